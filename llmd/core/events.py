@@ -1,0 +1,258 @@
+"""What can happen, and what may be asked for in return: frozen values, nothing else.
+
+Events are past tense and go into `Scheduler.handle`; effects are imperative and come out of it.
+Nothing here knows a process, a socket or a clock. Times are seconds on one monotonic clock.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from llmd.errors import LlmdError
+
+
+Ticket = int
+"""A request's or a command's number, chosen by the caller and never used twice."""
+
+HostId = int
+"""A host's number, chosen by the scheduler and never used twice."""
+
+SPARE: Final = "(spare)"
+"""The name under which the warm spare is accounted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """What the scheduler must know of a profile: a view of its configuration, in bytes and seconds."""
+
+    name: str
+    port: int
+    footprint_bytes: int
+    parallel: int = 1
+    idle_ttl_s: float = 1800.0
+    pinned: bool = False
+    preload: bool = False
+    default: bool = False
+    aliases: tuple[str, ...] = ()
+    load_s: float = 10.0
+    spare_kind: str | None = None
+    """The kind of warm spare this profile can be loaded into; None when there is none."""
+    fingerprint: str = ""
+    """Changes when, and only when, a resident must be replaced to honour the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The daemon-wide numbers of the configuration that decisions depend on."""
+
+    budget_bytes: int
+    gateway_port: int | None = None
+    eviction: Literal["cost", "lru"] = "cost"
+    patience_s: float = 5.0
+    min_residency_s: float = 10.0
+    queue_limit: int = 64
+    queue_timeout_s: float = 600.0
+    spare_bytes: int = 0
+    """What a warm spare is charged; 0 turns it off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a host is gone, as far as anybody needs to know."""
+
+    message: str
+    exit_code: int | None = None
+    signal: str | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReplaced:
+    """The configuration was read, at start or again. *profiles* are in file order."""
+
+    rules: Rules
+    profiles: tuple[Residency, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestArrived:
+    """A client's request is complete enough to be placed. *model* is its `model` field."""
+
+    ticket: Ticket
+    port: int
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFinished:
+    """The client is served, or gave up, waiting or running. Idempotent."""
+
+    ticket: Ticket
+    served: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequested:
+    """An administrator wants *profile* resident."""
+
+    ticket: Ticket
+    profile: str
+    pin: bool = False
+    ttl_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadRequested:
+    """An administrator wants *profile* gone. Requests in flight are finished first."""
+
+    ticket: Ticket
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class PinChanged:
+    """An administrator pinned or unpinned *profile*. Loads nothing."""
+
+    profile: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostReady:
+    """The host answered a one-token completion (or, a spare, has imported its engine)."""
+
+    host: HostId
+
+
+@dataclass(frozen=True, slots=True)
+class HostExited:
+    """The host's process is reaped and its memory free. Reported once for each StartHost."""
+
+    host: HostId
+    failure: Failure | None = None
+    """None when the exit was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMeasured:
+    """A host's process tree holds *bytes*."""
+
+    host: HostId
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PressureRose:
+    """The system is short of memory; idle residents go, then caches are trimmed."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The daemon is going down: grant nothing more and stop every host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """The moment asked for by WakeAt has come. Harmless at any other time."""
+
+
+Event = (
+    ConfigReplaced
+    | RequestArrived
+    | RequestFinished
+    | LoadRequested
+    | UnloadRequested
+    | PinChanged
+    | HostReady
+    | HostExited
+    | MemoryMeasured
+    | PressureRose
+    | Stopping
+    | Ticked
+)
+
+
+# --- effects ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartHost:
+    """Start a host for *profile*, or load it into the spare that is already running as *host*."""
+
+    host: HostId
+    profile: str
+    into_spare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartSpare:
+    """Start a host of *kind* that imports its engine and waits for a profile."""
+
+    host: HostId
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopHost:
+    """End the host and reap it; HostExited follows."""
+
+    host: HostId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrimCaches:
+    """Ask the host to let go of its prompt caches."""
+
+    host: HostId
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The request of *ticket* may go to *host*."""
+
+    ticket: Ticket
+    profile: str
+    host: HostId
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request or command of *ticket* is settled with an error."""
+
+    ticket: Ticket
+    error: LlmdError
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The command of *ticket* is done."""
+
+    ticket: Ticket
+    profile: str
+    changed: bool
+    evicted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Send Ticked at *when_s*, at the latest; replaces an earlier wish only when sooner."""
+
+    when_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A decision, for the log and `llmd-ctl events`: a name in the form noun.past_tense, and numbers."""
+
+    name: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+Effect = (
+    StartHost | StartSpare | StopHost | TrimCaches | Grant | Refuse | Complete | WakeAt | Note
+)

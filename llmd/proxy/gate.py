@@ -1,0 +1,84 @@
+"""What the data plane asks of the rest of llmd: a place for each request, and its story.
+
+The daemon implements `Gate`; tests use a small one of their own. Everything is called on the event
+loop, and `arrive` may settle before it returns.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from llmd.errors import LlmdError
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A host's private address: a Unix socket path, or a loopback host and port (or a remote)."""
+
+    path: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    tls: bool = False
+    prefix: str = ""
+    """Put before the request path in place of a leading `/v1` (remote base URLs)."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Set on each request, replacing the client's; among them the host's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyEdits:
+    """Top-level fields of a JSON request body to change; all empty means the body is not parsed."""
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    force: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A granted request: where it goes, and what must be changed on the way."""
+
+    ticket: int
+    profile: str
+    upstream: Upstream
+    edits: BodyEdits = BodyEdits()
+    unsupported: frozenset[str] = frozenset()
+    """Paths that this engine lacks and answers with a 501, such as `/v1/embeddings`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """One entry of `/v1/models`."""
+
+    name: str
+    state: str
+    context: int | None = None
+    aliases: tuple[str, ...] = ()
+
+
+Settled = Callable[[Lease | LlmdError], None]
+
+
+class Gate(Protocol):
+    """Places requests; the one door between the data plane and the decisions."""
+
+    def arrive(self, port: int, model: str | None, settled: Settled) -> int:
+        """Ask for a place for a request that came in on *port*; returns its ticket.
+
+        *settled* is called once, now or later, with a lease or the error to answer; never after
+        `leave`. Every ticket must be given back with `leave`, settled or not.
+        """
+
+    def leave(self, ticket: int, *, served: bool) -> None:
+        """The request is over, in whatever way; idempotent. *served*: the engine answered it."""
+
+    def waiting(self, ticket: int) -> str:
+        """What a waiting request waits for, for a person: `loading code, 40 %`."""
+
+    def autopsy(self, lease: Lease) -> Awaitable[LlmdError]:
+        """Why the engine of *lease* broke the connection; waits briefly for its exit."""
+
+    def health(self, port: int) -> dict[str, Any]:
+        """The body of `GET /health`; `ready` tells whether a model is ready now."""
+
+    def models(self, port: int) -> list[ModelCard]:
+        """The profiles that *port* serves."""
