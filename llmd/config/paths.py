@@ -1,7 +1,4 @@
-"""Where llmd's files are, on macOS and Linux. Computes paths; creates nothing.
-
-Standard library only: `llmd-ctl` asks this on every start, and platformdirs costs it 10 ms.
-"""
+"""Where llmd's files are, on macOS and Linux. Computes paths; creates nothing."""
 
 import os
 import sys
@@ -9,42 +6,32 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+import platformdirs
+
 
 SOCKET_PATH_MAX_BYTES: Final = 103
 """What fits `sun_path` on macOS (104 with its NUL); Linux allows 107."""
 
 
-def _xdg(variable: str, fallback: str) -> Path:
-    value = os.environ.get(variable, "")
-    return Path(value) if value.startswith("/") else Path.home() / fallback
-
-
 def config_dir() -> Path:
     """The directory of `llmd.yaml`."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/llmd"
-    return _xdg("XDG_CONFIG_HOME", ".config") / "llmd"
+    return platformdirs.user_config_path("llmd")
 
 
 def state_dir() -> Path:
     """Learned footprints, the ledger of hosts."""
-    if sys.platform == "darwin":
-        return config_dir() / "state"
-    return _xdg("XDG_STATE_HOME", ".local/state") / "llmd"
+    directory = platformdirs.user_state_path("llmd")
+    return directory / "state" if sys.platform == "darwin" else directory
 
 
 def cache_dir() -> Path:
     """Saved prompt caches."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/llmd"
-    return _xdg("XDG_CACHE_HOME", ".cache") / "llmd"
+    return platformdirs.user_cache_path("llmd")
 
 
 def log_dir() -> Path:
     """Logs of the daemon and its hosts."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Logs/llmd"
-    return state_dir() / "log"
+    return platformdirs.user_log_path("llmd")
 
 
 def runtime_dir() -> Path:
