@@ -17,7 +17,11 @@ def describe_bytes(count: int) -> str:
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if abs(count) >= size:
             value = count / size
-            return f"{value:.0f} {unit}" if value >= 100 or value == int(value) else f"{value:.1f} {unit}"
+            return (
+                f"{value:.0f} {unit}"
+                if value >= 100 or value == int(value)
+                else f"{value:.1f} {unit}"
+            )
     return f"{count} B"
 
 
@@ -134,14 +138,19 @@ class BudgetExceededError(LlmdError):
     code, status = "budget_exceeded", HTTPStatus.SERVICE_UNAVAILABLE
 
     def __init__(
-        self, profile: str, *, need_bytes: int, budget_bytes: int, kept: Sequence[tuple[str, int]] = ()
+        self,
+        profile: str,
+        *,
+        need_bytes: int,
+        budget_bytes: int,
+        kept: Sequence[tuple[str, int]] = (),
     ) -> None:
         kept_bytes = sum(size for _, size in kept)
         if kept:
             held = ", ".join(f"{name} {describe_bytes(size)}" for name, size in kept)
             message = (
                 f"{profile} needs {describe_bytes(need_bytes)}; of the budget of "
-                f"{describe_bytes(budget_bytes)}, {describe_bytes(kept_bytes)} cannot be freed: {held}"
+                f"{describe_bytes(budget_bytes)}, {describe_bytes(kept_bytes)} stay: {held}"
             )
             remedy = f"unpin or unload one of: {', '.join(name for name, _ in kept)}"
         else:

@@ -22,7 +22,7 @@ SPARE: Final = "(spare)"
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """What the scheduler must know of a profile: a view of its configuration, in bytes and seconds."""
+    """What the scheduler must know of a profile, in bytes and seconds."""
 
     name: str
     port: int
@@ -38,6 +38,8 @@ class Residency:
     """The kind of warm spare this profile can be loaded into; None when there is none."""
     fingerprint: str = ""
     """Changes when, and only when, a resident must be replaced to honour the configuration."""
+    fault: LlmdError | None = None
+    """Why it cannot be loaded at all, known before anybody is evicted for it: no such weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,12 @@ class PressureRose:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """The daemon is going down: grant nothing more and stop every host."""
+    """The daemon is going down: grant nothing more, and stop every host that is not busy.
+
+    *force* stops the busy ones too.
+    """
+
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +254,10 @@ class WakeAt:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A decision, for the log and `llmd-ctl events`: a name in the form noun.past_tense, and numbers."""
+    """A decision, for the log and `llmd-ctl events`: `noun.past_tense`, and its numbers."""
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-Effect = (
-    StartHost | StartSpare | StopHost | TrimCaches | Grant | Refuse | Complete | WakeAt | Note
-)
+Effect = StartHost | StartSpare | StopHost | TrimCaches | Grant | Refuse | Complete | WakeAt | Note

@@ -1,0 +1,438 @@
+"""Who gets room, who leaves for it, and when: the part of the scheduler that looks at all slots.
+
+Each run goes through the same steps: expire, shrink, claim, stop what is drained, start what fits,
+mind the spare, and say when to look again.
+
+A *claim* is the oldest waiter of a slot that the profile wanted there will not serve. It is
+promised room at once when idle residents can make way for it. After `patience_s` busy residents are
+drained for it too, and younger claims stand back until it has its promise.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final
+
+from llmd.core.events import (
+    Effect,
+    Note,
+    StartHost,
+    StartSpare,
+    StopHost,
+    TrimCaches,
+    WakeAt,
+)
+from llmd.core.planner import POLICIES, Candidate
+from llmd.core.residents import Residents, Spare
+from llmd.core.slot import Resident, Slot, SlotState, Trigger, Waiter
+from llmd.errors import BudgetExceededError, LlmdError, PortPinnedError, QueueTimeoutError
+
+
+BUSY_PENALTY_S: Final = 1e6
+"""Added to the cost of a busy victim: any idle one goes first."""
+SPARE_PAUSE_S: Final = 2.0
+"""After a load, before a spare is started: the first request has the processor to itself."""
+SPARE_RETRY_S: Final = 60.0
+
+_LEAVING = (SlotState.DRAINING, SlotState.UNLOADING)
+_COMING = (SlotState.WAITING, SlotState.LOADING)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The oldest waiter of *slot* that what the slot wants will not serve."""
+
+    waiter: Waiter
+    slot: Slot
+    profile: str
+
+
+class Allocator:
+    """Decides over room. Changes slots through the book; asks for effects through *emit*."""
+
+    def __init__(
+        self,
+        book: Residents,
+        emit: Callable[[Effect], None],
+        refuse: Callable[[Slot, Waiter, LlmdError], None],
+    ) -> None:
+        self._book = book
+        self._emit = emit
+        self._refuse = refuse
+        self._deadline_s = inf
+        self._overrun = False
+        self.spare_not_before_s = 0.0
+
+    def run(self, now: float, *, stopping: bool) -> None:
+        """Bring all slots as far as they can come at *now*."""
+        self._deadline_s = inf
+        self._expire(now)
+        self._shrink(now)
+        if not stopping:
+            self._hear_claims(now)
+        self._stop_drained()
+        if not stopping:
+            self._start_promised(now)
+            self._mind_spare(now)
+        self._book.note_peak()
+        if self._deadline_s < inf:
+            self._emit(WakeAt(self._deadline_s))
+
+    # --- leaving --------------------------------------------------------------------------------
+
+    def leave(self, slot: Slot, reason: str) -> None:
+        """Take back the promise of *slot*: its host drains or stops, or never starts."""
+        slot.wants, slot.abandon_at_s = None, None
+        held = slot.holds
+        match slot.state:
+            case SlotState.WAITING:
+                slot.fire(Trigger.WITHDRAW)
+            case SlotState.READY if held is not None and held.in_flight:
+                slot.fire(Trigger.DRAIN)
+                self._note("drain.began", slot, held.profile, reason, in_flight=len(held.in_flight))
+            case SlotState.LOADING | SlotState.READY if held is not None:
+                self._stop(slot, held, reason)
+            case _:
+                pass  # it is leaving already
+
+    def _stop(self, slot: Slot, held: Resident, reason: str) -> None:
+        slot.fire(Trigger.STOP)
+        self._emit(StopHost(held.host, reason))
+        self._note("host.stopped", slot, held.profile, reason, freed_bytes=held.charged_bytes)
+
+    def stop_now(self, slot: Slot, reason: str) -> None:
+        """Stop the host of *slot* whatever it is doing."""
+        self.leave(slot, reason)
+        if slot.state is SlotState.DRAINING and slot.holds is not None:
+            self._stop(slot, slot.holds, reason)
+
+    def evict(self, slot: Slot, reason: str, now: float, **numbers: Any) -> str:
+        """Take the promise of *slot* for somebody else's sake; returns whose it was."""
+        profile = slot.wants
+        assert profile is not None, "only a promise can be taken"  # noqa: S101
+        history = self._book.histories[profile]
+        if slot.state is SlotState.READY and slot.holds is not None:
+            history.evictions += 1
+            self._note(
+                "profile.evicted", slot, profile, reason,
+                idle_s=round(now - slot.holds.last_used_s, 1), in_flight=len(slot.holds.in_flight),
+                cost_s=round(history.cost_s(now), 3), freed_bytes=self._book.promised_to(slot),
+                **numbers,
+            )  # fmt: skip
+        else:
+            self._note("load.abandoned", slot, profile, reason)
+        self.leave(slot, reason)
+        return profile
+
+    def _stop_drained(self) -> None:
+        for slot in self._book:
+            held = slot.holds
+            if slot.state is SlotState.DRAINING and held is not None and not held.in_flight:
+                self._stop(slot, held, "drained")
+
+    def _expire(self, now: float) -> None:
+        rules = self._book.rules
+        for slot in self._book:
+            while slot.queue and now - slot.queue[0].arrived_s >= rules.queue_timeout_s:
+                waiter = slot.queue[0]
+                name = waiter.profile or self._book.preferred(slot)
+                self._refuse(slot, waiter, QueueTimeoutError(name, waited_s=now - waiter.arrived_s))
+            if slot.queue:
+                self._look_again(slot.queue[0].arrived_s + rules.queue_timeout_s)
+            held = slot.holds
+            if slot.idle and held is not None and not self._book.pinned(held.profile):
+                due_s = held.last_used_s + held.idle_ttl_s
+                if now >= due_s:
+                    self.leave(slot, f"idle for {held.idle_ttl_s:.0f} s")
+                else:
+                    self._look_again(due_s)
+            self._expire_unawaited(slot, now)
+
+    def _expire_unawaited(self, slot: Slot, now: float) -> None:
+        """Give up a load that nobody waits for, after a pause in which its client may come back."""
+        ready = slot.state is SlotState.READY
+        if slot.wants is None or ready or slot.awaited(slot.wants):
+            slot.abandon_at_s = None
+        elif slot.abandon_at_s is None:
+            slot.abandon_at_s = now + self._book.rules.patience_s
+            self._look_again(slot.abandon_at_s)
+        elif now >= slot.abandon_at_s:
+            self.evict(slot, "nobody waits for it", now)
+        else:
+            self._look_again(slot.abandon_at_s)
+
+    # --- too much -------------------------------------------------------------------------------
+
+    def _shrink(self, now: float) -> None:
+        """Residents grew, or the budget did the opposite: idle ones go, then caches."""
+        over_bytes = self._book.promised_bytes() - self._book.rules.budget_bytes
+        if over_bytes <= 0:
+            self._overrun = False
+            return
+        if not self._overrun:
+            self._emit(Note("budget.overrun", {"over_bytes": over_bytes}))
+        self.release(over_bytes, "the budget is overrun", now, trim=not self._overrun)
+        self._overrun = self._book.promised_bytes() > self._book.rules.budget_bytes
+
+    def release(self, need_bytes: int, reason: str, now: float, *, trim: bool) -> None:
+        """Free *need_bytes*, or what idle residents hold if that is less; then *trim* caches."""
+        self.stop_spare(reason)
+        idle = self._idle_candidates(None, now)
+        keys = POLICIES[self._book.rules.eviction](need_bytes, idle)
+        for port in keys if keys is not None else [c.key for c in idle]:
+            self.evict(self._book.slots[port], reason, now)
+        if keys is None and trim:
+            for slot in self._book:
+                if slot.holds is not None and slot.state in (SlotState.READY, SlotState.DRAINING):
+                    self._emit(TrimCaches(slot.holds.host))
+
+    # --- claims ---------------------------------------------------------------------------------
+
+    def _claims(self) -> Iterator[Claim]:
+        """The claims of all slots, oldest first."""
+        found: list[Claim] = []
+        for slot in self._book:
+            if not slot.queue:
+                continue
+            preferred = self._book.preferred(slot)
+            for waiter in slot.queue:
+                target = waiter.profile or preferred
+                if target != slot.wants:
+                    found.append(Claim(waiter, slot, target))
+                    break
+        return iter(sorted(found, key=lambda c: (c.waiter.arrived_s, c.waiter.ticket)))
+
+    def _hear_claims(self, now: float) -> None:
+        progress = True
+        while progress:  # a refusal uncovers the next claim of its slot
+            progress = False
+            for claim in self._claims():
+                error = self._never(claim.slot, claim.profile)
+                if error is not None:
+                    self._refuse(claim.slot, claim.waiter, error)
+                    progress = True
+                elif not self._hear(claim, now):
+                    break
+
+    def _hear(self, claim: Claim, now: float) -> bool:
+        """Promise room if it can be had; False when younger claims must stand back."""
+        rules = self._book.rules
+        impatient_s = claim.waiter.arrived_s + rules.patience_s
+        impatient = now >= impatient_s
+        if not impatient:
+            self._look_again(impatient_s)
+        if not self._may_take_over(claim.slot, now, impatient=impatient):
+            return True
+        victims = self._room_for(claim.slot, claim.profile, now, impatient=impatient)
+        if victims is None:
+            return not impatient
+        self._promise(claim, victims, now)
+        return True
+
+    def _never(self, slot: Slot, profile: str) -> LlmdError | None:
+        """Why waiting would be in vain: somebody pinned is in the way."""
+        book = self._book
+        if slot.wants is not None and slot.wants != profile and book.pinned(slot.wants):
+            return PortPinnedError(profile, resident=slot.wants, port=slot.port)
+        need_bytes = book.profiles[profile].footprint_bytes
+        kept = [
+            (other.wants, book.promised_to(other))
+            for other in book
+            if other is not slot and other.wants is not None and book.pinned(other.wants)
+        ]
+        if need_bytes + sum(size for _, size in kept) <= book.rules.budget_bytes:
+            return None
+        return BudgetExceededError(
+            profile, need_bytes=need_bytes, budget_bytes=book.rules.budget_bytes,
+            kept=() if need_bytes > book.rules.budget_bytes else kept,
+        )  # fmt: skip
+
+    def _may_take_over(self, slot: Slot, now: float, *, impatient: bool) -> bool:
+        """May what *slot* wants now give way to another profile of the same port?"""
+        if slot.wants is None or slot.idle:
+            return True
+        if slot.state is SlotState.READY:
+            return impatient and self._resided(slot, now)
+        return not slot.awaited(slot.wants)
+
+    def _resided(self, slot: Slot, now: float) -> bool:
+        """Has a busy resident had its `min_residency_s`?"""
+        if slot.holds is None or slot.holds.ready_s is None:
+            return False
+        over_s = slot.holds.ready_s + self._book.rules.min_residency_s
+        if now < over_s:
+            self._look_again(over_s)
+        return now >= over_s
+
+    def _idle_candidates(self, claimant: Slot | None, now: float) -> list[Candidate]:
+        """Promises that nobody needs now: idle residents, and loads that nobody waits for."""
+        found: list[Candidate] = []
+        for slot in self._book:
+            if slot is claimant or slot.wants is None or self._book.pinned(slot.wants):
+                continue
+            if slot.idle and slot.holds is not None:
+                cost_s = self._book.histories[slot.wants].cost_s(now)
+                used_s = slot.holds.last_used_s
+            elif slot.state is not SlotState.READY and not slot.awaited(slot.wants):
+                cost_s, used_s = 0.0, 0.0
+            else:
+                continue
+            found.append(Candidate(slot.port, self._book.promised_to(slot), cost_s, used_s))
+        return found
+
+    def _busy_candidates(self, claimant: Slot, now: float) -> list[Candidate]:
+        """Residents that may be drained for somebody who has waited long enough."""
+        return [
+            Candidate(
+                slot.port,
+                slot.holds.charged_bytes,
+                BUSY_PENALTY_S + self._book.histories[slot.holds.profile].cost_s(now),
+                slot.holds.last_used_s,
+            )
+            for slot in self._book
+            if slot is not claimant
+            and slot.state is SlotState.READY
+            and slot.holds is not None
+            and not slot.idle
+            and not self._book.pinned(slot.holds.profile)
+            and self._resided(slot, now)
+        ]
+
+    def _room_for(
+        self, slot: Slot, profile: str, now: float, *, impatient: bool
+    ) -> list[Slot] | None:
+        """Whose promises to take so that *profile* fits; None while that cannot be."""
+        book = self._book
+        free_bytes = book.rules.budget_bytes - book.promised_bytes(without=slot)
+        short_bytes = book.profiles[profile].footprint_bytes - free_bytes
+        if short_bytes <= 0:
+            return []
+        choose = POLICIES[book.rules.eviction]
+        candidates = self._idle_candidates(slot, now)
+        keys = choose(short_bytes, candidates)
+        if keys is None and impatient:
+            keys = choose(short_bytes, candidates + self._busy_candidates(slot, now))
+        return None if keys is None else [book.slots[port] for port in keys]
+
+    def _promise(self, claim: Claim, victims: list[Slot], now: float) -> None:
+        slot, profile = claim.slot, claim.profile
+        waited_s = round(now - claim.waiter.arrived_s, 3)
+        need_bytes = self._book.profiles[profile].footprint_bytes
+        slot.evicted = [
+            self.evict(victim, f"room for {profile}", now, need_bytes=need_bytes)
+            for victim in victims
+        ]
+        held = slot.holds
+        if (
+            slot.state is SlotState.DRAINING
+            and held is not None
+            and held.profile == profile
+            and not held.must_stop
+        ):
+            slot.wants = profile
+            slot.fire(Trigger.RESUME)
+            self._note("drain.ended", slot, profile, "it is wanted again, and there is room")
+            return
+        if slot.wants is not None:
+            slot.evicted.append(self.evict(slot, f"{profile} takes port {slot.port}", now))
+        slot.wants = profile
+        slot.promise_order = self._book.next_promise()
+        if slot.state is SlotState.UNLOADED:
+            slot.fire(Trigger.PROMISE)
+        reason = "asked for by an administrator" if claim.waiter.command else "a request waits"
+        self._note(
+            "load.promised", slot, profile, reason,
+            need_bytes=need_bytes, evicted=tuple(slot.evicted), waited_s=waited_s,
+        )  # fmt: skip
+
+    # --- coming ---------------------------------------------------------------------------------
+
+    def _start_promised(self, now: float) -> None:
+        book = self._book
+        for slot in book.waiting_to_start():
+            assert slot.wants is not None, "a waiting slot has a promise"  # noqa: S101
+            residency = book.profiles[slot.wants]
+            spare = book.spare
+            usable = (
+                spare
+                if spare and spare.state != "stopping" and spare.kind == residency.spare_kind
+                else None
+            )
+            free_bytes = book.rules.budget_bytes - book.held_bytes()
+            if usable is not None:
+                free_bytes += usable.bytes
+            if residency.footprint_bytes > free_bytes:
+                if (
+                    usable is None
+                    and spare
+                    and residency.footprint_bytes <= free_bytes + spare.bytes
+                ):
+                    self.stop_spare(f"room for {residency.name}")
+                continue
+            if usable is not None:
+                book.spare = None
+            slot.holds = Resident(
+                host=usable.host if usable is not None else book.next_host(),
+                profile=residency.name, charged_bytes=residency.footprint_bytes,
+                started_s=now, last_used_s=now, fingerprint=residency.fingerprint,
+                idle_ttl_s=residency.idle_ttl_s,
+            )  # fmt: skip
+            slot.fire(Trigger.START)
+            self._emit(StartHost(slot.holds.host, residency.name, into_spare=usable is not None))
+            self._note(
+                "load.started", slot, residency.name, "there is room",
+                bytes=residency.footprint_bytes, into_spare=usable is not None,
+                expected_s=round(book.histories[residency.name].load_s, 2),
+            )  # fmt: skip
+
+    def stop_spare(self, reason: str) -> None:
+        """End the warm spare, if there is one."""
+        spare = self._book.spare
+        if spare is not None and spare.state != "stopping":
+            spare.state = "stopping"
+            self._emit(StopHost(spare.host, reason))
+            self._emit(Note("spare.stopped", {"reason": reason, "freed_bytes": spare.bytes}))
+
+    def _mind_spare(self, now: float) -> None:
+        """Start a spare when there is room, nothing else to do, and a profile to use it."""
+        book, rules = self._book, self._book.rules
+        wanted = {slot.wants for slot in book}
+        kinds = [r.spare_kind for r in book.profiles.values() if r.name not in wanted]
+        kind = next((kind for kind in kinds if kind is not None), None)
+        if kind is None or rules.spare_bytes <= 0:
+            self.stop_spare("no profile could use it")
+            return
+        coming = any(slot.queue or slot.state in _COMING + _LEAVING for slot in book)
+        used_bytes = max(book.held_bytes(), book.promised_bytes())
+        if book.spare is not None or coming or used_bytes + rules.spare_bytes > rules.budget_bytes:
+            return
+        if now < self.spare_not_before_s:
+            self._look_again(self.spare_not_before_s)
+            return
+        book.spare = Spare(book.next_host(), kind, rules.spare_bytes)
+        self._emit(StartSpare(book.spare.host, kind))
+        self._emit(Note("spare.started", {"kind": kind, "bytes": rules.spare_bytes}))
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def preview(self, profile: str, now: float) -> tuple[list[Slot] | None, LlmdError | None]:
+        """What a load would do: the slots whose residents would go, or the error. Changes nothing.
+
+        Victims are None while only busy residents could make room, and no error would be final.
+        """
+        slot = self._book.of(profile)
+        if slot.wants == profile:
+            return [], None
+        error = self._never(slot, profile)
+        if error is not None:
+            return None, error
+        victims = self._room_for(slot, profile, now, impatient=False)
+        if victims is None or not self._may_take_over(slot, now, impatient=False):
+            return None, None
+        return ([slot] if slot.wants is not None else []) + victims, None
+
+    def _look_again(self, when_s: float) -> None:
+        self._deadline_s = min(self._deadline_s, when_s)
+
+    def _note(self, name: str, slot: Slot, profile: str, reason: str, **numbers: Any) -> None:
+        self._emit(Note(name, {"port": slot.port, "profile": profile, "reason": reason, **numbers}))

@@ -1,0 +1,479 @@
+"""The decisions of the daemon: events go in, effects come out. One tree, no I/O, no clock.
+
+`Scheduler.handle` is the only writer of slots, queues and counts. It is synchronous, so nothing can
+come between reading a state and acting on it. What looks at all slots is in `allocator.py`; here is
+what happens to one request, one command, one host.
+"""
+
+from math import inf
+from typing import assert_never
+
+from llmd.core.allocator import SPARE_PAUSE_S, SPARE_RETRY_S, Allocator
+from llmd.core.events import (
+    Complete,
+    ConfigReplaced,
+    Effect,
+    Event,
+    Grant,
+    HostExited,
+    HostReady,
+    LoadRequested,
+    MemoryMeasured,
+    Note,
+    PinChanged,
+    PressureRose,
+    Refuse,
+    RequestArrived,
+    RequestFinished,
+    Residency,
+    Stopping,
+    Ticked,
+    Ticket,
+    UnloadRequested,
+    WakeAt,
+)
+from llmd.core.history import History, describe
+from llmd.core.residents import Residents
+from llmd.core.slot import Resident, Slot, SlotState, Trigger, Waiter
+from llmd.core.snapshot import Snapshot, explain, take_snapshot
+from llmd.errors import (
+    BudgetExceededError,
+    LlmdError,
+    ModelNotFoundError,
+    PortPinnedError,
+    QueueFullError,
+    ShuttingDownError,
+    UnloadedError,
+)
+
+
+class Scheduler:
+    """Who is served, who waits, who is loaded and who goes.
+
+    Every ticket that comes in with a request or a command is settled exactly once: by `Grant`,
+    `Complete` or `Refuse`, or by the client's own `RequestFinished` before that.
+    """
+
+    def __init__(self) -> None:
+        self._book = Residents()
+        self._effects: list[Effect] = []
+        self._allocator = Allocator(self._book, self._emit, self._refuse)
+        self._where: dict[Ticket, Slot] = {}
+        """Where each waiting or running request is."""
+        self._preloads = 0
+        self._stopping = False
+
+    def handle(self, event: Event, *, now: float) -> list[Effect]:
+        """Take *event* into account; returns what is to be done, in order.
+
+        Args:
+            event: What happened.
+            now: Seconds on a monotonic clock; never less than at the last call.
+        """
+        effects = self._effects = []
+        match event:
+            case RequestArrived():
+                if self._arrived(event, now):
+                    return effects
+            case RequestFinished():
+                if self._finished(event, now):
+                    return effects
+            case Ticked():
+                pass
+            case MemoryMeasured():
+                if not self._measured(event):
+                    return effects
+            case HostReady():
+                self._ready(event, now)
+            case HostExited():
+                self._exited(event, now)
+            case LoadRequested():
+                self._load(event, now)
+            case UnloadRequested():
+                self._unload(event)
+            case PinChanged():
+                self._book.pin_overrides[event.profile] = event.pinned
+            case PressureRose():
+                self._pressed(event, now)
+            case ConfigReplaced():
+                self._configure(event, now)
+            case Stopping():
+                self._stop(event)
+            case _:
+                assert_never(event)
+        self._advance(now)
+        return effects
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def _arrived(self, event: RequestArrived, now: float) -> bool:
+        """Grant, refuse or queue a request; True when nothing else can follow from it."""
+        placed = self._place(event.port, event.model)
+        if isinstance(placed, LlmdError):
+            self._emit(Refuse(event.ticket, placed))
+            return True
+        slot, named = placed
+        held = slot.holds
+        if (
+            slot.state is SlotState.READY
+            and held is not None
+            and named in (None, held.profile)
+            and len(held.in_flight) < self._book.profiles[held.profile].parallel
+            and not slot.awaited(held.profile)
+        ):
+            self._grant(slot, held, event.ticket, now)
+            return True
+        profile = named or self._book.preferred(slot)
+        error = self._objection(slot, profile, now)
+        if error is not None:
+            self._emit(Refuse(event.ticket, error))
+            return True
+        slot.queue.append(Waiter(event.ticket, named, now))
+        self._where[event.ticket] = slot
+        return False
+
+    def _place(self, port: int, model: str | None) -> tuple[Slot, str | None] | LlmdError:
+        """The slot for a request, and the profile that it names; None names none."""
+        if self._stopping:
+            return ShuttingDownError("llmd is stopping", retry_after_s=5.0)
+        book = self._book
+        name = book.names.get(model) if model is not None else None
+        if port == book.rules.gateway_port:
+            if name is None:
+                return ModelNotFoundError(
+                    f"there is no profile {model!r}" if model else "the request names no model",
+                    remedy="`model` may be one of: " + ", ".join(book.profiles),
+                    param="model",
+                )
+            return book.of(name), name
+        slot = book.slots.get(port)
+        if slot is None or not any(r.port == port for r in book.profiles.values()):
+            return UnloadedError(f"port {port} is no longer in the configuration")
+        if name is not None and book.profiles[name].port != port:
+            name = None
+        return slot, name
+
+    def _objection(self, slot: Slot, profile: str, now: float) -> LlmdError | None:
+        """Why a request for *profile* need not even wait."""
+        residency = self._book.profiles[profile]
+        resident = slot.wants == profile
+        if not resident:
+            if residency.fault is not None:
+                return residency.fault
+            refusal = self._book.histories[profile].refusal(now)
+            if refusal is not None:
+                return refusal
+            if slot.wants is not None and self._book.pinned(slot.wants):
+                return PortPinnedError(profile, resident=slot.wants, port=slot.port)
+            if residency.footprint_bytes > self._book.rules.budget_bytes:
+                return BudgetExceededError(
+                    profile,
+                    need_bytes=residency.footprint_bytes,
+                    budget_bytes=self._book.rules.budget_bytes,
+                )
+        limit = self._book.rules.queue_limit
+        if len(slot.queue) >= limit and sum(1 for _ in slot.waiters_for(profile)) >= limit:
+            return QueueFullError(profile, limit=limit)
+        return None
+
+    def _grant(self, slot: Slot, held: Resident, ticket: Ticket, now: float) -> None:
+        held.in_flight.add(ticket)
+        held.last_used_s = now
+        self._where[ticket] = slot
+        self._book.histories[held.profile].used(now)
+        self._emit(Grant(ticket, held.profile, held.host))
+
+    def _finished(self, event: RequestFinished, now: float) -> bool:
+        """Take a request off its slot; True when nothing else can follow from it."""
+        slot = self._where.pop(event.ticket, None)
+        if slot is None:
+            return True
+        held = slot.holds
+        if held is None or event.ticket not in held.in_flight:
+            waiting = [w for w in slot.queue if w.ticket != event.ticket]
+            changed = len(waiting) != len(slot.queue)
+            slot.queue.clear()
+            slot.queue.extend(waiting)
+            return not changed
+        held.in_flight.discard(event.ticket)
+        held.last_used_s = now
+        if event.served:
+            held.served += 1
+            self._book.histories[held.profile].served()
+        if slot.state is not SlotState.READY or any(s.queue for s in self._book):
+            return False
+        if not held.in_flight and not self._book.pinned(held.profile) and held.idle_ttl_s < inf:
+            self._emit(WakeAt(now + held.idle_ttl_s))
+        return True
+
+    # --- commands -------------------------------------------------------------------------------
+
+    def _load(self, event: LoadRequested, now: float) -> None:
+        residency = self._book.profiles.get(event.profile)
+        if self._stopping or residency is None:
+            self._emit(Refuse(event.ticket, self._unknown(event.profile)))
+            return
+        slot = self._book.of(event.profile)
+        if event.pin:
+            self._book.pin_overrides[event.profile] = True
+        held = slot.holds
+        if slot.state is SlotState.READY and held is not None and held.profile == event.profile:
+            if event.ttl_s is not None:
+                held.idle_ttl_s = event.ttl_s
+            held.last_used_s = now
+            self._emit(Complete(event.ticket, event.profile, changed=False))
+            return
+        if residency.fault is not None:
+            self._emit(Refuse(event.ticket, residency.fault))
+            return
+        history = self._book.histories[event.profile]
+        history.retry_at_s = now  # whoever asks by hand may have mended it
+        slot.queue.append(Waiter(event.ticket, event.profile, now, command=True, ttl_s=event.ttl_s))
+        self._where[event.ticket] = slot
+
+    def _unload(self, event: UnloadRequested) -> None:
+        if event.profile not in self._book.profiles:
+            self._emit(Refuse(event.ticket, self._unknown(event.profile)))
+            return
+        slot, reason = self._book.of(event.profile), "asked for by an administrator"
+        for waiter in [w for w in slot.queue if self._is_for(slot, w, event.profile)]:
+            message = f"{event.profile} was unloaded by an administrator while this request waited"
+            self._refuse(slot, waiter, UnloadedError(message, retry_after_s=1.0))
+        held = slot.holds
+        if held is not None and held.profile == event.profile:
+            held.unloads.append(event.ticket)
+            held.must_stop = True
+            if slot.wants == event.profile:
+                self._allocator.leave(slot, reason)
+            return
+        waiting = slot.wants == event.profile
+        if waiting:
+            self._allocator.leave(slot, reason)
+        self._emit(Complete(event.ticket, event.profile, changed=waiting))
+
+    def _is_for(self, slot: Slot, waiter: Waiter, profile: str) -> bool:
+        return waiter.profile == profile or (waiter.profile is None and slot.wants == profile)
+
+    def _unknown(self, profile: str) -> LlmdError:
+        if self._stopping:
+            return ShuttingDownError("llmd is stopping")
+        names = ", ".join(self._book.profiles)
+        return ModelNotFoundError(f"there is no profile {profile!r}", remedy=f"one of: {names}")
+
+    def _stop(self, event: Stopping) -> None:
+        self._stopping = True
+        self._allocator.stop_spare("llmd is stopping")
+        for slot in self._book:
+            for waiter in tuple(slot.queue):
+                self._refuse(slot, waiter, ShuttingDownError("llmd is stopping"))
+            if slot.holds is not None:
+                slot.holds.must_stop = True
+            if event.force:
+                self._allocator.stop_now(slot, "llmd is stopping")
+            else:
+                self._allocator.leave(slot, "llmd is stopping")
+
+    # --- hosts ----------------------------------------------------------------------------------
+
+    def _ready(self, event: HostReady, now: float) -> None:
+        spare = self._book.spare
+        if spare is not None and spare.host == event.host:
+            if spare.state == "starting":
+                spare.state = "prepared"
+            return
+        found = self._book.by_host(event.host)
+        if found is None or found[0].state is not SlotState.LOADING:
+            return  # it was told to stop meanwhile
+        slot, held = found
+        slot.fire(Trigger.PROBE)
+        held.ready_s = held.last_used_s = now
+        self._book.histories[held.profile].loaded(now - held.started_s)
+        self._allocator.spare_not_before_s = now + SPARE_PAUSE_S
+        self._emit(
+            Note(
+                "load.finished",
+                {
+                    "port": slot.port,
+                    "profile": held.profile,
+                    "seconds": round(now - held.started_s, 3),
+                    "evicted": tuple(slot.evicted),
+                },
+            )
+        )
+        for waiter in [w for w in slot.queue if w.command and w.profile == held.profile]:
+            if waiter.ttl_s is not None:
+                held.idle_ttl_s = waiter.ttl_s
+            slot.queue.remove(waiter)
+            self._where.pop(waiter.ticket, None)
+            if waiter.ticket > 0:
+                evicted = tuple(slot.evicted)
+                self._emit(Complete(waiter.ticket, held.profile, changed=True, evicted=evicted))
+
+    def _exited(self, event: HostExited, now: float) -> None:
+        spare = self._book.spare
+        if spare is not None and spare.host == event.host:
+            self._book.spare = None
+            if spare.state != "stopping":
+                self._allocator.spare_not_before_s = now + SPARE_RETRY_S
+                failure = describe(event.failure) if event.failure else "it ended by itself"
+                self._emit(Note("spare.failed", {"reason": failure}))
+            return
+        found = self._book.by_host(event.host)
+        if found is None:
+            return
+        slot, held = found
+        before, slot.holds = slot.state, None
+        slot.fire(Trigger.EXIT)
+        for ticket in held.unloads:
+            self._emit(Complete(ticket, held.profile, changed=True))
+        if before is not SlotState.UNLOADING:
+            self._failed(slot, held, event, now, loading=before is SlotState.LOADING)
+        if slot.wants is not None:
+            slot.fire(Trigger.PROMISE)
+
+    def _failed(
+        self, slot: Slot, held: Resident, event: HostExited, now: float, *, loading: bool
+    ) -> None:
+        """A host ended that nobody had told to: back off unless it had been of use."""
+        if slot.wants == held.profile:
+            slot.wants = None
+        history = self._book.histories[held.profile]
+        failure = event.failure
+        words = describe(failure) if failure is not None else "it ended by itself"
+        fields = {
+            "port": slot.port, "profile": held.profile, "reason": words,
+            "freed_bytes": held.charged_bytes, "in_flight": len(held.in_flight),
+        }  # fmt: skip
+        self._emit(Note("load.failed" if loading else "host.died", fields))
+        history.last_error = words
+        if not loading and held.served and not history.failures:
+            return  # those who wait get a fresh host at once
+        if failure is None or held.profile not in self._book.profiles:
+            return
+        error = history.failed(now, held.profile, failure)
+        for waiter in [w for w in slot.queue if (w.profile or held.profile) == held.profile]:
+            self._refuse(slot, waiter, error)
+
+    def _measured(self, event: MemoryMeasured) -> bool:
+        """Charge what is measured when it is more; True when that changes anything."""
+        spare = self._book.spare
+        if spare is not None and spare.host == event.host:
+            grown = event.bytes > spare.bytes
+            spare.bytes = max(spare.bytes, event.bytes)
+            return grown
+        found = self._book.by_host(event.host)
+        if found is None:
+            return False
+        slot, held = found
+        held.measured_bytes = event.bytes
+        if event.bytes <= held.charged_bytes:
+            return False
+        fields = {"was_bytes": held.charged_bytes, "bytes": event.bytes}
+        held.charged_bytes = event.bytes
+        self._emit(Note("footprint.raised", {"port": slot.port, "profile": held.profile, **fields}))
+        return True
+
+    def _pressed(self, event: PressureRose, now: float) -> None:
+        """The system is short: the cheapest idle resident goes, else caches are trimmed."""
+        self._emit(Note("pressure.rose", {"source": event.source}))
+        self._allocator.release(1, f"memory pressure: {event.source}", now, trim=True)
+
+    # --- configuration --------------------------------------------------------------------------
+
+    def _configure(self, event: ConfigReplaced, now: float) -> None:
+        book = self._book
+        old, book.profiles = book.profiles, {r.name: r for r in event.profiles}
+        book.rules = event.rules
+        book.names = {alias: r.name for r in event.profiles for alias in r.aliases}
+        book.names.update((r.name, r.name) for r in event.profiles)
+        for residency in event.profiles:
+            book.histories.setdefault(residency.name, History(load_s=residency.load_s))
+            book.slots.setdefault(residency.port, Slot(residency.port))
+        for slot in list(book):
+            self._reconcile(slot)
+        for residency in event.profiles:
+            if residency.preload and residency.name not in old and residency.fault is None:
+                self._preloads += 1
+                waiter = Waiter(-self._preloads, residency.name, now, command=True)
+                book.of(residency.name).queue.append(waiter)
+
+    def _reconcile(self, slot: Slot) -> None:
+        """Fit *slot* to the new profiles; what did not change is not touched."""
+
+        def here(profile: str) -> Residency | None:
+            residency = self._book.profiles.get(profile)
+            return residency if residency is not None and residency.port == slot.port else None
+
+        held = slot.holds
+        if held is not None:
+            residency = here(held.profile)
+            if residency is None or residency.fingerprint != held.fingerprint:
+                held.must_stop = True
+                if slot.wants == held.profile:
+                    self._allocator.leave(slot, "its configuration changed")
+            else:
+                held.charged_bytes = max(residency.footprint_bytes, held.measured_bytes)
+                held.idle_ttl_s = residency.idle_ttl_s
+        if slot.wants is not None and here(slot.wants) is None:
+            self._allocator.leave(slot, "it left the configuration")
+        served = any(r.port == slot.port for r in self._book.profiles.values())
+        for waiter in tuple(slot.queue):
+            if (waiter.profile is None and not served) or (
+                waiter.profile is not None and here(waiter.profile) is None
+            ):
+                name = waiter.profile or f"port {slot.port}"
+                self._refuse(slot, waiter, UnloadedError(f"{name} left the configuration"))
+
+    # --- common ---------------------------------------------------------------------------------
+
+    def _advance(self, now: float) -> None:
+        self._serve(now)
+        self._allocator.run(now, stopping=self._stopping)
+        self._serve(now)  # a drain that ended may serve again
+        for port, slot in list(self._book.slots.items()):
+            served = any(r.port == port for r in self._book.profiles.values())
+            if not served and slot.holds is None and not slot.queue:
+                del self._book.slots[port]
+
+    def _serve(self, now: float) -> None:
+        """Grant what ready hosts have sequences for, in the order of arrival."""
+        for slot in self._book:
+            held = slot.holds
+            if not slot.queue or held is None or slot.state is not SlotState.READY:
+                continue
+            free = self._book.profiles[held.profile].parallel - len(held.in_flight)
+            for waiter in list(slot.waiters_for(held.profile))[: max(free, 0)]:
+                slot.queue.remove(waiter)
+                self._grant(slot, held, waiter.ticket, now)
+
+    def _refuse(self, slot: Slot, waiter: Waiter, error: LlmdError) -> None:
+        slot.queue.remove(waiter)
+        self._where.pop(waiter.ticket, None)
+        if waiter.ticket > 0:
+            self._emit(Refuse(waiter.ticket, error))
+        else:
+            self._emit(Note("preload.refused", {"profile": waiter.profile, "reason": str(error)}))
+
+    def _emit(self, effect: Effect) -> None:
+        self._effects.append(effect)
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def snapshot(self, now: float) -> Snapshot:
+        """All that may be shown; informs, and decides nothing."""
+        return take_snapshot(self._book, now)
+
+    def explain(self, ticket: Ticket) -> str:
+        """What a waiting request waits for, in a few words."""
+        slot = self._where.get(ticket)
+        return "" if slot is None else explain(self._book, slot, ticket)
+
+    def preview(self, profile: str, now: float) -> tuple[tuple[str, ...] | None, LlmdError | None]:
+        """What loading *profile* would evict, or the error it would end with; changes nothing.
+
+        Names are None while only busy residents could make room.
+        """
+        victims, error = self._allocator.preview(profile, now)
+        if victims is None:
+            return None, error
+        return tuple(slot.wants for slot in victims if slot.wants is not None), None
