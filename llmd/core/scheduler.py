@@ -468,6 +468,14 @@ class Scheduler:
         slot = self._where.get(ticket)
         return "" if slot is None else explain(self._book, slot, ticket)
 
+    def destination(self, port: int, model: str | None) -> str | None:
+        """The profile that a request would go to if it arrived now; None when it has none."""
+        placed = self._place(port, model)
+        if isinstance(placed, LlmdError):
+            return None
+        slot, named = placed
+        return named or self._book.preferred(slot)
+
     def preview(self, profile: str, now: float) -> tuple[tuple[str, ...] | None, LlmdError | None]:
         """What loading *profile* would evict, or the error it would end with; changes nothing.
 

@@ -2,28 +2,40 @@
 
 The daemon connects. It sends requests `{"id": 1, "op": "load", …}`, one per line; the host answers
 `{"id": 1, "ok": true, …}` or `{"id": 1, "ok": false, "error": "…"}`, and may send
-`{"event": "progress", "fraction": 0.4, "stage": "weights"}` in between. A host without a connection
-for `orphan_grace_s` ends itself.
+`{"id": 1, "event": "progress", "fraction": 0.4, "stage": "weights"}` in between. Requests may
+overlap; answers come in the order in which the work is done. A host without a connection for
+`orphan_grace_s` ends itself.
 
 | op | argument | answer |
 |---|---|---|
-| hello | | protocol, instance, kind, pid, fingerprint, state, upstream |
+| hello | | protocol, instance, kind, pid, profile, fingerprint, state, upstream, error |
 | prepare | | imports the engine; answers when done |
 | load | launch (see `Launch`), fingerprint | upstream; answers after a one-token completion |
-| status | | state, memory (engine's own count), in_flight |
+| status | | state, error, memory, in_flight (None: ask the server), generated_tokens |
 | trim | | drops prompt caches; freed_bytes |
 | stop | | answers, then exits with status 0 |
 
+`upstream` is `{"path": …}`, or `{"host": …, "port": …, "headers": {…}}`; the fields of
+`llmd.proxy.gate.Upstream`. `memory` is the engine's own count, in bytes, of what it knows:
+`active_bytes`, `cache_bytes`, `peak_bytes`, `prompt_cache_bytes`, `weights_bytes`. A load that
+failed answers with `error` and, when a server gave up, its `exit_code`; the host then waits to be
+stopped.
+
 States: `idle` (started), `preparing`, `prepared`, `loading`, `ready`, `failed`, `stopping`.
+
+While a `llama` host loads it answers nothing: llama.cpp's Python module keeps the interpreter to
+itself. SIGTERM ends it at once all the same.
 """
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 
 PROTOCOL: Final = 1
 MAX_LINE_BYTES: Final = 1 << 20
+
+State = Literal["idle", "preparing", "prepared", "loading", "ready", "failed", "stopping"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +47,7 @@ class Launch:
         kind: `mlx`, `llama` or `exec`: which host runs it.
         options: The engine's settings; the keys are documented by the host of that kind.
         env: Environment variables set before the engine is imported.
-        load_timeout_s: The host gives up (and reports) after so long.
+        load_timeout_s: The host gives up (and reports) after so long, if it can.
     """
 
     profile: str
@@ -50,7 +62,11 @@ class Launch:
 
     @classmethod
     def from_wire(cls, data: dict[str, Any]) -> "Launch":
-        """The reverse of `to_wire`."""
+        """The reverse of `to_wire`.
+
+        Raises:
+            TypeError: A field is missing or unknown.
+        """
         return cls(**data)
 
 
@@ -67,5 +83,5 @@ def decode(line: bytes) -> dict[str, Any]:
     """
     message = json.loads(line)
     if not isinstance(message, dict):
-        raise ValueError("a message is a JSON object")
+        raise ValueError("a message is a JSON object")  # noqa: TRY004 - wrong data, not code
     return message

@@ -4,7 +4,7 @@ The daemon implements `Gate`; tests use a small one of their own. Everything is 
 loop, and `arrive` may settle before it returns.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -55,7 +55,17 @@ class ModelCard:
     aliases: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a request would go if it arrived now."""
+
+    profile: str
+    unsupported: frozenset[str] = frozenset()
+    """As in `Lease`: known before a load, so that a 501 does not cause one."""
+
+
 Settled = Callable[[Lease | LlmdError], None]
+Explained = Callable[[LlmdError], None]
 
 
 class Gate(Protocol):
@@ -74,8 +84,18 @@ class Gate(Protocol):
     def waiting(self, ticket: int) -> str:
         """What a waiting request waits for, for a person: `loading code, 40 %`."""
 
-    def autopsy(self, lease: Lease) -> Awaitable[LlmdError]:
-        """Why the engine of *lease* broke the connection; waits briefly for its exit."""
+    def destination(self, port: int, model: str | None) -> Destination | None:
+        """Where `arrive` would send a request, without asking for it; causes nothing.
+
+        None when it would be refused, or when there is no telling; `arrive` then says why.
+        """
+
+    def autopsy(self, lease: Lease, explained: Explained) -> None:
+        """Find out why the engine of *lease* broke the connection; may wait briefly for its exit.
+
+        *explained* is called exactly once, now or later, also when the request has been given back
+        with `leave` meanwhile.
+        """
 
     def health(self, port: int) -> dict[str, Any]:
         """The body of `GET /health`; `ready` tells whether a model is ready now."""

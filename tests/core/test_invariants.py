@@ -1,4 +1,4 @@
-"""A random walk: whatever happens, in whatever order, the budget holds and everybody is answered."""
+"""A random walk: whatever happens, the budget holds and everybody is answered."""
 
 import random
 

@@ -62,7 +62,7 @@ class World:
         self.send(e.UnloadRequested(self.tickets, name))
         return self.tickets
 
-    def finish(self, ticket, served=True):
+    def finish(self, ticket, *, served=True):
         self.open.discard(ticket)
         self.granted.pop(ticket, None)
         self.send(e.RequestFinished(ticket, served=served))

@@ -1,0 +1,45 @@
+# make run and make test set up everything they need, in .venv and build/.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+DEMO := build/demo/.made
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench test-llama-cpp-python clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "llmd needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(DEMO): $(READY) $(wildcard etc/demo/model/*) etc/demo/variants.py
+	$(BIN)/python etc/demo/variants.py build/demo
+	@touch $@
+
+run: $(DEMO)  ## set up, then serve the demo models in the foreground
+	@$(BIN)/llmd serve --config etc/demo.yaml --hints
+
+test: $(DEMO)  ## set up, then run the tests (all but those for llama-cpp-python)
+	$(BIN)/python -m pytest -m 'not llama_cpp_python'
+
+check: $(READY)  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test-llama-cpp-python: $(DEMO)  ## compile llama-cpp-python (6 minutes), then test it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,llama-cpp-python]'
+	$(BIN)/python -m pytest -m llama_cpp_python
+
+bench: $(DEMO)  ## measure; tables and build/bench/*.json
+	$(BIN)/python -m tests.bench
+
+clean:  ## remove what the other targets made
+	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,294 @@
+"""The typed client of the admin API: synchronous, on the standard library, quick to import.
+
+Each request opens a connection of its own. Streams are iterators; closing one (or abandoning it)
+closes its connection.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+import llmd
+from llmd.admin import wire
+from llmd.admin.operator import Progress
+from llmd.config.paths import SOCKET_PATH_MAX_BYTES
+from llmd.errors import DaemonNotRunningError, LlmdError
+
+
+T = TypeVar("T")
+
+ANSWER_TIMEOUT_S: Final = 30.0
+"""For what the daemon answers from memory; commands that wait for a model have no limit."""
+
+
+class AnsweredError(LlmdError):
+    """The daemon refused, or failed; what it said is kept word for word."""
+
+    def __init__(self, detail: wire.ErrorDetail, status: int) -> None:
+        """Take over *detail*, whose message repeats its remedy for clients that show only that."""
+        remedy = detail.remedy or ""
+        super().__init__(
+            detail.message.removesuffix(f" ({remedy})"), remedy=remedy, param=detail.param
+        )
+        self.detail = detail
+        self.http_status = status
+
+    def to_openai(self) -> dict[str, Any]:
+        """As it was answered."""
+        return {"error": msgspec.to_builtins(self.detail)}
+
+
+class NoAnswerError(LlmdError):
+    """The daemon is there and gives no answer, or none that makes sense."""
+
+    code = "no_answer"
+
+
+class SocketDeniedError(LlmdError):
+    """The control socket exists and belongs to somebody else."""
+
+    code = "unauthorized"
+
+
+class AdminClient:
+    """Speaks to the daemon behind the Unix socket at *path*.
+
+    *on_version* is called with the daemon's version, once, when it differs from ours: after an
+    upgrade the old daemon runs until it is restarted.
+
+    Every method raises `DaemonNotRunningError` when nobody listens, `AnsweredError` when the daemon
+    says no, and `NoAnswerError` when the connection breaks.
+    """
+
+    def __init__(self, path: Path, *, on_version: Callable[[str], None] | None = None) -> None:
+        self._path = path
+        self._on_version = on_version
+
+    def status(self) -> wire.Status:
+        """Everything, now."""
+        return self._ask("GET", "/v1/status", wire.Status)
+
+    def profiles(self) -> tuple[wire.Profile, ...]:
+        """The profiles, in file order."""
+        return self._ask("GET", "/v1/profiles", wire.Profiles).profiles
+
+    def plan(self, profile: str) -> wire.PlanReport:
+        """What a load would do now."""
+        return self._ask("GET", _of(profile, "plan"), wire.PlanReport)
+
+    def metrics(self) -> str:
+        """Prometheus text."""
+        with self._request("GET", "/metrics") as response:
+            return response.read().decode()
+
+    def load(
+        self,
+        profile: str,
+        *,
+        pin: bool = False,
+        ttl_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> wire.LoadReport:
+        """Make *profile* resident; returns once it is ready. Hanging up does not undo it."""
+        body = wire.LoadRequest(pin=pin, ttl_s="never" if ttl_s == float("inf") else ttl_s)
+        for line in self._lines("POST", _of(profile, "load"), body, accept=wire.NDJSON):
+            event = _decode(line, wire.LoadEvent)
+            if event.report is not None:
+                return event.report
+            if event.error is not None:
+                raise AnsweredError(event.error, HTTPStatus.OK)
+            if progress is not None:
+                progress(event.stage or "", event.fraction)
+        raise NoAnswerError(
+            f"llmd ended while it loaded {profile}",
+            remedy="llmd-ctl status tells whether it is back",
+        )
+
+    def unload(self, profile: str) -> wire.UnloadReport:
+        """Drain and unload *profile*; returns once its memory is free."""
+        path = _of(profile, "unload")
+        return self._ask("POST", path, wire.UnloadReport, timeout_s=None)
+
+    def unload_all(self) -> wire.UnloadReport:
+        """Drain and unload every resident."""
+        return self._ask("POST", "/v1/unload", wire.UnloadReport, timeout_s=None)
+
+    def pin(self, profile: str, *, pinned: bool) -> wire.PinReport:
+        """Pin or unpin *profile*."""
+        return self._ask("POST", _of(profile, "pin" if pinned else "unpin"), wire.PinReport)
+
+    def reload(self) -> wire.ReloadReport:
+        """Apply the configuration file again."""
+        return self._ask("POST", "/v1/reload", wire.ReloadReport, timeout_s=None)
+
+    def stop(self) -> wire.StopReport:
+        """Begin the daemon's end; it drains first."""
+        return self._ask("POST", "/v1/stop", wire.StopReport)
+
+    def events(self, *, follow: bool = False, lines: int = 200) -> Iterator[wire.Event]:
+        """The last decision records, then each new one; ends when the daemon does."""
+        for line in self._stream("/v1/events", follow=follow, lines=lines):
+            record = _decode(line, dict[str, Any])
+            if set(record) == {"error"}:
+                raise AnsweredError(_decode(line, wire.ErrorBody).error, HTTPStatus.OK)
+            yield record
+
+    def logs(
+        self, profile: str | None = None, *, follow: bool = False, lines: int = 200
+    ) -> Iterator[str]:
+        """The last lines of a host's log, or the daemon's own; then each new one."""
+        path = _of(profile, "logs") if profile else "/v1/logs"
+        for line in self._stream(path, follow=follow, lines=lines):
+            yield line.decode(errors="replace").rstrip("\n")
+
+    # --- the connection --------------------------------------------------------------------------
+
+    def _ask(
+        self, method: str, path: str, kind: type[T], *, timeout_s: float | None = ANSWER_TIMEOUT_S
+    ) -> T:
+        with self._request(method, path, timeout_s=timeout_s) as response:
+            return _decode(response.read(), kind)
+
+    def _stream(self, path: str, *, follow: bool, lines: int) -> Iterator[bytes]:
+        query = urlencode({"follow": int(follow), "lines": lines})
+        timeout_s = None if follow else ANSWER_TIMEOUT_S
+        return self._lines("GET", f"{path}?{query}", timeout_s=timeout_s)
+
+    def _lines(
+        self,
+        method: str,
+        path: str,
+        body: wire.Wire | None = None,
+        *,
+        accept: str = wire.JSON,
+        timeout_s: float | None = None,
+    ) -> Iterator[bytes]:
+        """The answer's lines, as they come.
+
+        A generator, so that only errors of the connection are translated, and not those of
+        whoever reads the lines.
+        """
+        with self._request(method, path, body, accept=accept, timeout_s=timeout_s) as response:
+            yield from response
+
+    @contextmanager
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: wire.Wire | None = None,
+        *,
+        accept: str = wire.JSON,
+        timeout_s: float | None = ANSWER_TIMEOUT_S,
+    ) -> Iterator[HTTPResponse]:
+        """Send a request and yield its answer, which is a success; close the connection at the end.
+
+        Raises:
+            LlmdError: As the class says.
+        """
+        connection = _UnixConnection(self._path, timeout_s)
+        try:
+            connection.connect()
+            headers = {"Accept": accept, "Content-Type": wire.JSON, "Connection": "close"}
+            text = msgspec.json.encode(body) if body is not None else None
+            connection.request(method, path, body=text, headers=headers)
+            response = connection.getresponse()
+            self._compare_versions(response.headers.get(wire.VERSION_HEADER))
+            if response.status >= 400:
+                raise _answered(response)
+            yield response
+        except TimeoutError as error:
+            raise NoAnswerError(
+                f"llmd did not answer within {timeout_s:.0f} s",
+                remedy="see its log; if it hangs for good, stop the process and start it again",
+            ) from error
+        except (ConnectionError, HTTPException) as error:
+            raise NoAnswerError(
+                "llmd ended the connection before it had answered",
+                remedy="llmd-ctl status tells whether it still runs",
+            ) from error
+        finally:
+            connection.close()
+
+    def _compare_versions(self, theirs: str | None) -> None:
+        if self._on_version is not None and theirs and theirs != llmd.__version__:
+            tell, self._on_version = self._on_version, None
+            tell(theirs)
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over the socket at *path*; the `Host` is always localhost."""
+
+    def __init__(self, path: Path, timeout_s: float | None) -> None:
+        super().__init__("localhost")
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def connect(self) -> None:
+        """Dial.
+
+        Raises:
+            DaemonNotRunningError: There is no socket, or nobody behind it.
+            SocketDeniedError: It is not ours to use.
+            NoAnswerError: It is there, and does not accept.
+        """
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._timeout_s)
+        try:
+            self.sock.connect(os.fspath(self._path))
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+            raise DaemonNotRunningError(
+                f"no llmd answers on {self._path}",
+                remedy="start it with `llmd serve`, or name its socket with --socket",
+            ) from error
+        except PermissionError as error:
+            raise SocketDeniedError(
+                f"{self._path} belongs to another user",
+                remedy="run llmd-ctl as the user that runs llmd",
+            ) from error
+        except OSError as error:
+            if len(os.fsencode(self._path)) > SOCKET_PATH_MAX_BYTES:
+                raise NoAnswerError(
+                    f"the socket path {self._path} is longer than {SOCKET_PATH_MAX_BYTES} bytes",
+                    remedy="choose a shorter one with --socket or LLMD_SOCKET",
+                ) from error
+            if isinstance(error, TimeoutError) or error.errno == errno.EAGAIN:
+                raise TimeoutError from error
+            raise NoAnswerError(
+                f"cannot use the socket {self._path}: {error.strerror or error}",
+                remedy="name llmd's socket with --socket",
+            ) from error
+
+
+def _of(profile: str, verb: str) -> str:
+    return f"/v1/profiles/{quote(profile, safe='')}/{verb}"
+
+
+def _decode(text: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        raise NoAnswerError(
+            f"the answer is not one of llmd {llmd.__version__}: {error}",
+            remedy="restart llmd, so that it is as new as llmd-ctl",
+        ) from error
+
+
+def _answered(response: HTTPResponse) -> LlmdError:
+    text = response.read()
+    try:
+        return AnsweredError(msgspec.json.decode(text, type=wire.ErrorBody).error, response.status)
+    except msgspec.DecodeError:
+        return NoAnswerError(
+            f"whatever listens there is not llmd: it answered {response.status} {response.reason}",
+            remedy="name llmd's socket with --socket",
+        )

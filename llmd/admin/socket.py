@@ -1,0 +1,228 @@
+"""The control socket: bound safely, by one daemon at a time, and who is at its other end.
+
+asyncio's `create_unix_server(path)` unlinks a file that is in the way even when a live daemon
+listens on it, so that a second daemon would silently take over the name. Here a lock decides, and a
+file is only removed once nobody answers behind it.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from llmd.config.paths import SOCKET_PATH_MAX_BYTES
+from llmd.errors import AlreadyRunningError, LlmdError
+
+
+BACKLOG: Final = 128
+_DIAL_TIMEOUT_S: Final = 2.0
+_PRIVATE_UMASK: Final = 0o177
+_LOCAL_PEERPID: Final = 2  # of SOL_LOCAL (0), in <sys/un.h> of macOS; not in Python's socket module
+
+
+class UnsafeSocketError(LlmdError):
+    """The control socket's path cannot be used, or others could reach it."""
+
+    code = "socket_unsafe"
+
+
+class ControlSocket:
+    """A listening socket at *path*, and the lock that makes it the only one.
+
+    `close` removes the file, if it is still ours, and releases the lock. The lock file stays: with
+    its removal two daemons could each hold a lock on a file of that name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Bind and listen.
+
+        Raises:
+            AlreadyRunningError: Another daemon owns the path.
+            UnsafeSocketError: The path is too long, its directory is not private, or something
+                that is no socket is in the way.
+        """
+        self.path = path
+        check_length(path)
+        _prepare_directory(path.parent)
+        self._lock_fd = _lock(path)
+        try:
+            _clear_the_way(path)
+            self.sock = _bind(path)
+            self._inode = path.lstat().st_ino
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+
+    def close(self) -> None:
+        """Stop listening and make way for the next daemon. Idempotent."""
+        if self._lock_fd < 0:
+            return
+        self.sock.close()
+        with suppress(FileNotFoundError):
+            if self.path.lstat().st_ino == self._inode:
+                self.path.unlink()
+        os.ftruncate(self._lock_fd, 0)
+        os.close(self._lock_fd)
+        self._lock_fd = -1
+
+
+def check_length(path: Path) -> None:
+    """Refuse a path that the kernel would truncate or reject. Counts bytes, as the kernel does.
+
+    Raises:
+        UnsafeSocketError: It does not fit.
+    """
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_MAX_BYTES:
+        raise UnsafeSocketError(
+            f"the socket path {path} is {length} bytes long; at most {SOCKET_PATH_MAX_BYTES} fit",
+            remedy="choose a shorter one with --socket or LLMD_SOCKET",
+        )
+
+
+def peer_uid(fd: int) -> int:
+    """The user id at the other end of the connected Unix socket *fd*, fixed when it connected.
+
+    Raises:
+        OSError: The peer is gone, or this is no Unix socket.
+    """
+    if sys.platform == "linux":
+        return _linux_credentials(fd)[1]
+    uid, gid = ctypes.c_uint32(), ctypes.c_uint32()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.getpeereid(fd, ctypes.byref(uid), ctypes.byref(gid)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return uid.value
+
+
+def _peer_pid(sock: socket.socket) -> int | None:
+    """The process at the other end, for a message; nothing may be decided by it."""
+    with suppress(OSError):
+        if sys.platform == "linux":
+            return _linux_credentials(sock.fileno())[0]
+        return sock.getsockopt(0, _LOCAL_PEERPID)
+    return None
+
+
+def _linux_credentials(fd: int) -> tuple[int, int, int]:
+    # A transport of uvloop gives its descriptor but no getsockopt; a duplicate has one.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=os.dup(fd)) as peer:
+        size = struct.calcsize("3i")
+        option = getattr(socket, "SO_PEERCRED", 17)  # macOS has none, and mypy may run there
+        pid, uid, gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, option, size))
+    return pid, uid, gid
+
+
+def _prepare_directory(directory: Path) -> None:
+    """Make *directory* if it is missing; insist that it is ours, private, and no symbolic link."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.lstat()
+    except FileExistsError:
+        found = directory.lstat()
+    except OSError as error:
+        raise UnsafeSocketError(
+            f"cannot make the socket's directory {directory}: {error.strerror}",
+            remedy="choose another with --socket or LLMD_SOCKET",
+        ) from error
+    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
+        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
+        raise UnsafeSocketError(
+            f"the socket's directory {directory} is {kind}",
+            remedy="remove it, or choose another with --socket or LLMD_SOCKET",
+        )
+    if found.st_uid != os.getuid():
+        raise UnsafeSocketError(
+            f"the socket's directory {directory} belongs to user {found.st_uid}, not to you",
+            remedy="choose another with --socket or LLMD_SOCKET",
+        )
+    if found.st_mode & 0o077:
+        raise UnsafeSocketError(
+            f"the socket's directory {directory} is open to others "
+            f"(mode {stat.S_IMODE(found.st_mode):04o})",
+            remedy=f"chmod 700 {directory}, or choose another with --socket or LLMD_SOCKET",
+        )
+
+
+def _lock(path: Path) -> int:
+    """Take the lock beside *path*, write our pid into it, and return its descriptor."""
+    lock = path.with_name(f"{path.name}.lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(lock, flags, 0o600)
+    except OSError as error:
+        raise UnsafeSocketError(
+            f"cannot open the lock file {lock}: {error.strerror}", remedy=f"remove {lock}"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(fd, 32, 0).decode(errors="replace").strip()
+        os.close(fd)
+        raise _rival(path, int(owner) if owner.isdigit() else None) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def _clear_the_way(path: Path) -> None:
+    """Remove a socket file that nobody listens on; insist that there is nothing else."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a socket"
+        raise UnsafeSocketError(
+            f"{path} is in the way: it is {kind}",
+            remedy="remove it, or choose another path with --socket or LLMD_SOCKET",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_DIAL_TIMEOUT_S)
+        try:
+            probe.connect(os.fspath(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            pass
+        except OSError as error:
+            # A full backlog: somebody listens, and is too busy to accept.
+            if isinstance(error, TimeoutError) or error.errno == errno.EAGAIN:
+                raise _rival(path, None) from None
+            raise UnsafeSocketError(
+                f"cannot tell whether a daemon listens on {path}: {error.strerror}",
+                remedy=f"remove {path} if none does",
+            ) from error
+        else:
+            raise _rival(path, _peer_pid(probe))
+    with suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _bind(path: Path) -> socket.socket:
+    """Bind with mode 0600 from the first moment; a chmod afterwards would leave a gap."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(_PRIVATE_UMASK)
+    try:
+        sock.bind(os.fspath(path))
+        sock.listen(BACKLOG)
+        sock.settimeout(0)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    return sock
+
+
+def _rival(path: Path, pid: int | None) -> AlreadyRunningError:
+    who = f"another llmd (pid {pid})" if pid else "another llmd"
+    return AlreadyRunningError(
+        f"{who} owns {path}", remedy=f"stop it with `llmd-ctl --socket {path} stop`"
+    )

@@ -1,0 +1,73 @@
+"""MLX weights, on mlx_lm.server's own classes in a host of ours."""
+
+import os
+from typing import Any, Final
+
+from llmd.config.models import MlxProfile
+from llmd.engines.recipe import Materials, Recipe, fingerprint_of, launch_content
+from llmd.errors import ConfigError
+from llmd.hosts.protocol import Launch
+from llmd.proxy.gate import BodyEdits
+
+
+UNSUPPORTED: Final = frozenset(
+    {
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/v1/reranking",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/audio/transcriptions",
+        "/v1/audio/speech",
+        "/v1/images/generations",
+    }
+)
+
+_READ_BYTES_PER_S: Final = 2e9
+_PREPARED_S: Final = 0.5
+
+
+def recipe(profile: MlxProfile, materials: Materials) -> Recipe:
+    """What MLX is for *profile*.
+
+    Raises:
+        ConfigError: mlx_lm is not installed.
+    """
+    if not materials.installed.mlx:
+        raise ConfigError(
+            "mlx_lm cannot be imported here",
+            remedy="reinstall llmd with its dependencies",
+            param=f"profiles.{profile.name}.engine",
+        )
+    options: dict[str, Any] = {
+        "model": os.fspath(materials.model or profile.model),
+        "context": materials.context_tokens,
+        "parallel": profile.parallel,
+        "prompt_cache_bytes": materials.prompt_cache_bytes,
+        "args": list(profile.args),
+    }
+    if materials.draft is not None:
+        options["draft_model"] = os.fspath(materials.draft)
+    if materials.adapters is not None:
+        options["adapters"] = os.fspath(materials.adapters)
+    launch = Launch(
+        profile=profile.name,
+        kind="mlx",
+        options=options,
+        env=dict(profile.env),
+        load_timeout_s=profile.load_timeout,
+    )
+    # mlx_lm takes these one at a time, and everybody else waits meanwhile.
+    alone = materials.draft is not None or any(a.startswith("--kv-bits") for a in profile.args)
+    return Recipe(
+        launch=launch,
+        sequences=1 if alone else profile.parallel,
+        runner="mlx_lm",
+        unsupported=UNSUPPORTED,
+        edits=BodyEdits(defaults=profile.defaults, force=profile.force),
+        # A spare has imported MLX already, too early for variables that it reads at import.
+        spare_kind=None if profile.env else "mlx",
+        fingerprint=fingerprint_of(launch_content(launch), materials.stamps),
+        load_s=_PREPARED_S + materials.weights_bytes / _READ_BYTES_PER_S,
+    )

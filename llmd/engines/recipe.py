@@ -1,0 +1,107 @@
+"""What goes into an engine's description, and what comes out: plain data on both sides."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from llmd.hosts.protocol import Launch
+from llmd.proxy.gate import BodyEdits
+
+
+DEFAULT_PROMPT_CACHE_BYTES: Final = 2 * 2**30
+"""For earlier prompts, where the profile has no `prompt_cache`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Which engines this machine has."""
+
+    mlx: bool = True
+    llama_server: Path | None = None
+    """The program, by absolute path."""
+    xllamacpp: bool = True
+    llama_cpp_python: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells one state of a file or directory of weights from another."""
+
+    path: str
+    bytes: int
+    modified_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """All that a profile does not say and an engine must know; found by the caller.
+
+    Attributes:
+        installed: Which engines there are.
+        python: The interpreter that runs hosts, for servers that are Python modules.
+        model: The weights of a local profile: a GGUF file (the first) or an MLX directory.
+        draft: Those of its draft model.
+        adapters: Its LoRA adapters.
+        context_tokens: Of one sequence: the profile's, else the model's own within the default.
+        prompt_cache_bytes: The profile's, else what the caller finds right.
+        stamps: One for each of the weights above; part of the fingerprint.
+        slot_save_dir: Private directory for saved prompts, for engines that write them themselves.
+    """
+
+    installed: Installed = field(default_factory=Installed)
+    python: str = "python3"
+    model: Path | None = None
+    draft: Path | None = None
+    adapters: Path | None = None
+    context_tokens: int = 32_768
+    prompt_cache_bytes: int = DEFAULT_PROMPT_CACHE_BYTES
+    stamps: tuple[Stamp, ...] = ()
+    slot_save_dir: Path | None = None
+
+    @property
+    def weights_bytes(self) -> int:
+        """Of everything that must be read to load."""
+        return sum(stamp.bytes for stamp in self.stamps)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an engine is for one profile.
+
+    Attributes:
+        launch: For the host; None when nothing runs here.
+        sequences: Requests that it serves at once.
+        unsupported: Paths that it lacks and that are answered with a 501.
+        edits: Changes to request bodies.
+        spare_kind: The kind of warm spare that the launch may be loaded into.
+        fingerprint: Changes when, and only when, a resident must be reloaded to honour the profile.
+        load_s: A guess at how long a load takes, in seconds; measurements replace it.
+        runner: The program behind the engine's name, for people.
+    """
+
+    launch: Launch | None
+    sequences: int
+    runner: str
+    unsupported: frozenset[str] = frozenset()
+    edits: BodyEdits = field(default_factory=BodyEdits)
+    spare_kind: str | None = None
+    fingerprint: str = ""
+    load_s: float = 0.0
+
+
+def fingerprint_of(content: Mapping[str, Any], stamps: tuple[Stamp, ...] = ()) -> str:
+    """A short name for *content* and the state of its weights; equal content, equal name."""
+    text = json.dumps(
+        [content, [(s.path, s.bytes, s.modified_ns) for s in stamps]], sort_keys=True, default=str
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def launch_content(launch: Launch) -> dict[str, Any]:
+    """What of *launch* a resident would have to be reloaded for: all but the patience."""
+    content = launch.to_wire()
+    del content["load_timeout_s"]
+    return content

@@ -1,0 +1,285 @@
+"""mlx_lm's generation, made quiet when idle, cancellable while it waits, and bound to one model.
+
+The classes below are mlx_lm.server's own with their seams filled; what they generate, and how, is
+mlx_lm's business. Weights and caches are touched on the generation thread alone.
+"""
+
+import argparse
+import concurrent.futures
+import gc
+import queue
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import mlx.core as mx
+from mlx_lm.models.cache import LRUPromptCache, can_trim_prompt_cache, trim_prompt_cache
+from mlx_lm.server import (
+    CompletionRequest,
+    GenerationArguments,
+    GenerationContext,
+    LogitsProcessorArguments,
+    ModelDescription,
+    ModelProvider,
+    Response,
+    ResponseGenerator,
+    SamplingArguments,
+)
+
+
+_TIDY_AFTER_S: Final = 5.0
+"""Idle for so long, buffers kept for reuse go back to the system; once, then it sleeps for good."""
+
+
+class CancelledError(Exception):
+    """The client is gone."""
+
+
+class ContextExceededError(ValueError):
+    """The prompt leaves no room for an answer."""
+
+    def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens, and the context of this model holds "
+            f"{context_tokens}, the answer included"
+        )
+
+
+class Provider(ModelProvider):  # type: ignore[misc]
+    """The one model of this process, whatever a request asks for."""
+
+    def load_default(self) -> None:
+        """Load it; on the generation thread."""
+        self._load(self.cli_args.model, self.cli_args.adapter_path, self.cli_args.draft_model)
+
+    def load(self, *_args: Any, **_options: Any) -> tuple[Any, Any]:
+        """The resident model and its tokenizer."""
+        return self.model, self.tokenizer
+
+
+class PromptCache(LRUPromptCache):  # type: ignore[misc]
+    """Key-value state of earlier prompts, bounded in bytes."""
+
+    def fetch_nearest_cache(self, model: Any, tokens: list[int]) -> tuple[Any, list[int]]:
+        """The state that covers most of *tokens*, and the tokens that remain: at least one.
+
+        mlx_lm answers a prompt that it has seen to the last token with nothing left to process,
+        which ends its generation thread.
+        """
+        state, rest = super().fetch_nearest_cache(model, tokens)
+        if rest or not tokens:
+            return state, rest
+        if can_trim_prompt_cache(state):
+            trim_prompt_cache(state, 1)
+            return state, tokens[-1:]
+        state, rest = super().fetch_nearest_cache(model, tokens[:-1])
+        return (state, rest + tokens[-1:]) if rest else (None, tokens)
+
+
+class Inbox:
+    """What the generation thread has for one request; takes the place of mlx_lm's queue."""
+
+    def __init__(self, on_token: Callable[[], None]) -> None:
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._on_token = on_token
+        self._context: GenerationContext | None = None
+        self.cancelled = False
+        self.alone = False
+        """Whether the request is served by itself, outside of a batch."""
+
+    def put(self, item: Any) -> None:
+        """Called by mlx_lm on its generation thread."""
+        if isinstance(item, GenerationContext):
+            self._context = item
+            if self.cancelled:
+                item.stop()
+        elif self.cancelled and self.alone and isinstance(item, tuple):
+            # Progress of a prefill. A batch looks at the context's stop mark between two steps;
+            # a request by itself does not before its first token, unless its callback raises.
+            raise CancelledError
+        elif isinstance(item, Response):
+            self._on_token()
+        self._queue.put(item)
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more; from any thread."""
+        self.cancelled = True
+        if self._context is not None:
+            self._context.stop()
+        self._queue.put(CancelledError())
+
+    def get(self, timeout_s: float | None = None) -> Any:
+        """The next item.
+
+        Raises:
+            CancelledError: See `cancel`.
+            queue.Empty: Nothing came for *timeout_s*.
+            Exception: Whatever mlx_lm ran into.
+        """
+        item = self._queue.get(timeout=timeout_s)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+class Generator(ResponseGenerator):  # type: ignore[misc]
+    """Runs requests on the generation thread, batched where mlx_lm can.
+
+    *loaded* is settled by that thread: None, or why the model could not be loaded. *on_death* is
+    called when the thread ends later, which nothing but a new process can mend.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        prompt_cache: PromptCache,
+        *,
+        context_tokens: int,
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self.loaded: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.generated_tokens = 0
+        self._context_tokens = context_tokens
+        self._on_death = on_death
+        super().__init__(provider, prompt_cache)
+
+    def submit(self, request: CompletionRequest, args: GenerationArguments) -> Inbox:
+        """Queue a request; its context comes first out of the inbox, then its tokens, then None."""
+        inbox = Inbox(self._count)
+        self.requests.put((inbox, request, args))
+        return inbox
+
+    def call(self, job: Callable[[], Any]) -> Any:
+        """Run *job* on the generation thread, between two steps, and return what it returns."""
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                done.set_result(job())
+            except BaseException as error:  # noqa: BLE001 - raised again where it was called for
+                done.set_exception(error)
+
+        self.requests.put(run)
+        return done.result()
+
+    def complete_one_token(self) -> None:
+        """Prove that the model works, and compile what its first request would.
+
+        Raises:
+            Exception: It does not.
+        """
+        inbox = self.submit(
+            CompletionRequest("text", "a", [], None, None), _one_token(self.cli_args)
+        )
+        while inbox.get() is not None:
+            pass
+        self.call(lambda: self.prompt_cache.trim_to(n_sequences=0))
+
+    def _count(self) -> None:
+        self.generated_tokens += 1  # on the generation thread alone
+
+    # --- mlx_lm's seams ---------------------------------------------------------------------
+
+    def _run_generate(self) -> None:
+        try:
+            self._generate()
+        except BaseException as error:  # noqa: BLE001 - the thread's last word
+            self._generation_failed = True
+            if self.loaded.done():
+                self._on_death(error)
+            else:
+                self.loaded.set_exception(error)
+
+    def _next_request(self, timeout: float | None = None) -> Any:
+        """The next request; None when there is none and a batch to go on with.
+
+        mlx_lm passes a *timeout* when it has nothing to do, and polls. Here it sleeps.
+        """
+        if not self.loaded.done():
+            self.loaded.set_result(None)
+        while True:
+            try:
+                item = self.requests.get_nowait() if timeout is None else self._sleep()
+            except queue.Empty:
+                return None
+            if callable(item):
+                item()
+            elif not item[0].cancelled:
+                return item
+
+    def _sleep(self) -> Any:
+        try:
+            return self.requests.get(timeout=_TIDY_AFTER_S)
+        except queue.Empty:
+            release_buffers()
+            return self.requests.get()
+
+    def _tokenize(self, tokenizer: Any, request: CompletionRequest, args: Any) -> Any:
+        tokenized = super()._tokenize(tokenizer, request, args)
+        prompt_tokens = len(tokenized[0])
+        if prompt_tokens == 0:
+            raise ValueError("the prompt is empty")
+        if prompt_tokens >= self._context_tokens:
+            raise ContextExceededError(prompt_tokens, self._context_tokens)
+        args.max_tokens = min(args.max_tokens, self._context_tokens - prompt_tokens)
+        return tokenized
+
+    def _serve_single(self, request: Any, stream: Any) -> None:
+        request[0].alone = True
+        super()._serve_single(request, stream)
+
+
+def release_buffers() -> None:
+    """Give memory that is kept for reuse back to the system."""
+    gc.collect()
+    mx.clear_cache()
+
+
+def tokens(
+    inbox: Inbox,
+    *,
+    on_progress: Callable[[int, int], None] | None,
+    on_silence: Callable[[], None],
+    silence_s: float,
+) -> Iterator[Any]:
+    """What *inbox* brings after the context, as mlx_lm's handler wants it.
+
+    *on_silence* is called whenever nothing came for *silence_s*.
+    """
+    while True:
+        try:
+            item = inbox.get(silence_s)
+        except queue.Empty:
+            on_silence()
+            continue
+        if item is None:
+            return
+        if not isinstance(item, tuple):
+            yield item
+        elif on_progress is not None:
+            on_progress(*item)
+
+
+def _one_token(args: argparse.Namespace) -> GenerationArguments:
+    return GenerationArguments(
+        # As the handler describes it: another description would not join the same batch.
+        model=ModelDescription(model=args.profile, draft="default_model", adapter=None),
+        sampling=SamplingArguments(
+            temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, xtc_probability=0.0, xtc_threshold=0.1
+        ),
+        logits=LogitsProcessorArguments(
+            logit_bias=None,
+            repetition_penalty=0.0,
+            repetition_context_size=20,
+            presence_penalty=0.0,
+            presence_context_size=20,
+            frequency_penalty=0.0,
+            frequency_context_size=20,
+        ),
+        stop_words=[],
+        max_tokens=1,
+        num_draft_tokens=args.num_draft_tokens,
+        logprobs=False,
+        top_logprobs=-1,
+        seed=None,
+        chat_template_kwargs=None,
+    )

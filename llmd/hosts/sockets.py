@@ -1,0 +1,49 @@
+"""Private Unix sockets: 0600, and for processes of the same user only."""
+
+import contextlib
+import os
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Final
+
+
+_BACKLOG: Final = 128
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket at *path*, mode 0600, in place of whatever was there.
+
+    Sets the process's umask for a moment, so threads must not be creating files meanwhile.
+
+    Raises:
+        OSError: The path is too long for a socket, or its directory cannot be written.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)  # a chmod after bind would leave a gap
+    try:
+        listener.bind(os.fspath(path))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def same_user(connection: socket.socket) -> bool:
+    """Whether the process at the other end runs as our user."""
+    try:
+        if sys.platform == "darwin":
+            # struct xucred: u32 version, u32 uid, …; level SOL_LOCAL, name LOCAL_PEERCRED
+            _, uid = struct.unpack_from("=II", connection.getsockopt(0, 1, 76))
+        else:
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            _, uid, _ = struct.unpack("=iII", credentials)
+    except OSError:
+        return False
+    return bool(uid == os.geteuid())

@@ -1,0 +1,93 @@
+"""Chunked transfer coding of request bodies: bytes in, body and an exact end out."""
+
+import re
+from typing import Final
+
+from llmd.errors import InvalidRequestError
+
+
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\Z")
+_MAX_LINE: Final = 4096
+"""A chunk-size line or trailer line longer than this is nobody's."""
+_MAX_TRAILERS: Final = 64 * 2**10
+
+
+class ChunkedBody:
+    """Decodes one chunked body and stops exactly behind it; trailers are dropped.
+
+    llhttp parses chunks as well, but does not say where in the buffer a message ended, and a
+    pipelined request may follow in the same read.
+    """
+
+    __slots__ = ("_left", "_rest", "_trailer_bytes", "body", "complete")
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.complete = False
+        self._left = 0
+        """Bytes of the current chunk still to come, with its CRLF; 0 before a size line."""
+        self._rest = b""
+        self._trailer_bytes = -1
+        """-1 until the last chunk has been seen."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take *data*; return what lies behind the end of the body, empty until `complete`.
+
+        Raises:
+            InvalidRequestError: The coding is broken, or could be read in two ways.
+        """
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        position, size = 0, len(data)
+        while position < size:
+            if self._left > 2:
+                taken = min(self._left - 2, size - position)
+                self.body += memoryview(data)[position : position + taken]
+                self._left -= taken
+                position += taken
+                continue
+            if self._left:
+                if size - position < 2:
+                    break
+                if data[position : position + 2] != b"\r\n":
+                    raise InvalidRequestError("a chunk is longer than its size says")
+                self._left = 0
+                position += 2
+                continue
+            end = data.find(b"\n", position, position + _MAX_LINE)
+            if end < 0:
+                if size - position >= _MAX_LINE:
+                    raise InvalidRequestError("a chunk size or trailer line is too long")
+                break
+            if data[end - 1 : end] != b"\r" or end == position:
+                raise InvalidRequestError("a line within the chunked body ends without CR LF")
+            line = data[position : end - 1]
+            position = end + 1
+            if self._trailer_bytes < 0:
+                self._size_line(line)
+            elif line:
+                self._trailer_line(line)
+            else:
+                self.complete = True
+                return data[position:]
+        self._rest = data[position:]
+        return b""
+
+    def _size_line(self, line: bytes) -> None:
+        match = _SIZE_LINE.match(line)
+        if match is None:
+            raise InvalidRequestError("a chunk size is not a hexadecimal number")
+        chunk_bytes = int(match[1], 16)
+        if chunk_bytes:
+            self._left = chunk_bytes + 2
+        else:
+            self._trailer_bytes = 0
+
+    def _trailer_line(self, line: bytes) -> None:
+        self._trailer_bytes += len(line)
+        if self._trailer_bytes > _MAX_TRAILERS:
+            raise InvalidRequestError("the trailers are too long")
+        name, colon, _ = line.partition(b":")
+        if not colon or not name or name != name.strip():
+            raise InvalidRequestError("a trailer is not a header line")

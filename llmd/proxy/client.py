@@ -1,0 +1,387 @@
+"""One client connection: its requests in order, one at a time, and the clock against stalling."""
+
+import asyncio
+import re
+import socket
+import struct
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, cast
+
+from llmd.errors import LlmdError, RequestTimeoutError
+from llmd.proxy import dialect
+from llmd.proxy.deadlines import Alarm
+from llmd.proxy.exchange import Exchange
+from llmd.proxy.reply import CONTINUE, Reply
+from llmd.proxy.request import Request, RequestReader
+from llmd.proxy.service import Finished, Service
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}\Z")
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_HIGH_WATER: Final = 64 * 2**10
+_LOW_WATER: Final = 16 * 2**10
+
+
+class Stage(StrEnum):
+    """What the connection is at."""
+
+    HEAD = "head"
+    """Between requests, or within a head."""
+    BODY = "body"
+    BUSY = "busy"
+    """An exchange has the word; what the client sends meanwhile waits."""
+    LINGERING = "lingering"
+    """Answered before it was done sending: the rest is read and thrown away, else the kernel
+    would reset the connection and take the answer with it."""
+    CLOSING = "closing"
+
+
+class ClientConnection(asyncio.Protocol):
+    """Serves one client.
+
+    End of file from the client counts as a hang-up, as with most proxies: a client that closes its
+    sending side early (`nc -N`) cannot be told from one that is gone, and the engine's time is
+    worth more. One alarm serves all time-outs; `_ring` tells from the stage what it means.
+
+    Args:
+        forget: Told when the connection is gone.
+        refusal: The answer to whatever the client sends; it is sent at once.
+    """
+
+    __slots__ = (
+        "_advancing",
+        "_began_s",
+        "_bytes_out",
+        "_exchange",
+        "_forget",
+        "_head_begun",
+        "_lingered_bytes",
+        "_reader",
+        "_reading_paused",
+        "_refusal",
+        "_reply",
+        "_request",
+        "_request_id",
+        "_service",
+        "_stage",
+        "_transport",
+        "alarm",
+        "write_paused",
+    )
+
+    def __init__(
+        self,
+        service: Service,
+        forget: "Callable[[ClientConnection], None]",
+        refusal: LlmdError | None = None,
+    ) -> None:
+        self._service = service
+        self._forget = forget
+        self._refusal = refusal
+        self._reader = RequestReader(service.limits)
+        self._transport: asyncio.Transport | None = None
+        self._stage = Stage.HEAD
+        self._exchange: Exchange | None = None
+        self._request: Request | None = None
+        self._request_id = b""
+        self._reply: Reply | None = None
+        self._began_s = 0.0
+        self._bytes_out = 0
+        self._lingered_bytes = 0
+        self._advancing = False
+        self._head_begun = False
+        self._reading_paused = False
+        self.write_paused = False
+        self.alarm = Alarm(service.deadlines, self._ring)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being served."""
+        return self._stage is Stage.BUSY
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of a request has come since the last one."""
+        return self._stage is Stage.HEAD and not self._reader.pending
+
+    # --- of asyncio ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(_HIGH_WATER, _LOW_WATER)
+        if self._refusal is not None:
+            self._answer_early(self._refusal)
+        else:
+            self.alarm.set(self._service.limits.head_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of requests."""
+        stage = self._stage
+        if stage is Stage.LINGERING:
+            self._lingered_bytes += len(data)
+            if self._lingered_bytes > self._service.limits.max_linger_bytes:
+                self._reset()
+            return
+        if stage is Stage.CLOSING:
+            return
+        reader = self._reader
+        reader.feed(data)
+        if stage is Stage.BUSY:
+            if reader.pending > self._service.limits.max_pipelined_bytes:
+                self._pause_reading()
+            return
+        self._advance()
+
+    def eof_received(self) -> None:
+        """The client is through with sending: a hang-up."""
+        self._hang_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, whoever ended it."""
+        del exc
+        self._hang_up()
+        self.alarm.close()
+        self._stage = Stage.CLOSING
+        self._forget(self)
+
+    def pause_writing(self) -> None:
+        """The client reads slower than the engine writes."""
+        self.write_paused = True
+        self.alarm.set(self._service.limits.stall_s)
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.write_paused = False
+        if self._exchange is not None:
+            self.alarm.clear()
+            self._exchange.resume()
+        elif self._stage is Stage.HEAD:
+            self.alarm.set(self._service.limits.keep_alive_s)
+            self._advance()
+
+    # --- requests ---
+
+    def _advance(self) -> None:
+        """Serve what has come, until more must come or an exchange has the word."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while not self.write_paused:
+                try:
+                    if not self._step():
+                        break
+                except LlmdError as error:
+                    self._answer_early(error)
+        finally:
+            self._advancing = False
+
+    def _step(self) -> bool:
+        """One step; False when there is nothing to do now."""
+        if self._stage is Stage.BODY:
+            return self._step_body(self._request)
+        if self._stage is not Stage.HEAD:
+            return False
+        request = self._reader.read_head()
+        if request is not None:
+            self._open(request)
+            return self._step_body(request)
+        if self._reader.pending and not self._head_begun:
+            self._head_begun = True
+            self.alarm.set(self._service.limits.head_timeout_s)
+        return False
+
+    def _step_body(self, request: Request | None) -> bool:
+        if request is None:
+            raise RuntimeError("a body without a request")
+        if self._reader.read_body():
+            self._begin(request)
+            return True
+        self.alarm.set(self._service.limits.body_timeout_s)
+        if request.expects_continue:
+            request.expects_continue = False
+            self.write(CONTINUE)
+        return False
+
+    def _open(self, request: Request) -> None:
+        """A head is complete: judge it before any of its body is taken."""
+        service = self._service
+        self._began_s = service.deadlines.now()
+        self._bytes_out = 0
+        self._head_begun = False
+        self._request = request
+        given = request.fields.get(b"x-request-id")
+        sane = given is not None and _SANE_ID.match(given) is not None
+        self._request_id = given if given is not None and sane else service.new_request_id()
+        self._reply = Reply(
+            minor=request.minor,
+            head_only=request.method == b"HEAD",
+            keep_alive=request.keep_alive and not service.draining,
+            lines=b"X-Request-Id: %b\r\n" % self._request_id,
+        )
+        self._stage = Stage.BODY
+        self._reply.lines += service.guard.admit(request)
+
+    def _begin(self, request: Request) -> None:
+        """The request is whole."""
+        reply = self._reply
+        if reply is None:
+            raise RuntimeError("a request without a reply")
+        self.alarm.clear()
+        self._stage = Stage.BUSY
+        self._exchange = exchange = Exchange(self, self._service, request, reply, self._request_id)
+        exchange.start()
+
+    def exchange_over(self, *, cut: bool = False, reset: bool = False) -> None:
+        """Of the exchange: everything has been written.
+
+        *cut*: the answer is not whole. *reset*: only a reset can say so.
+        """
+        reply, exchange = self._reply, self._exchange
+        self._exchange = None
+        self._report(cut=cut, profile=None if exchange is None else exchange.profile)
+        self._request = self._reply = None
+        if reset:
+            self._reset()
+            return
+        if reply is None or not reply.keep_alive or self._service.draining:
+            self._close()
+            return
+        self._stage = Stage.HEAD
+        limits = self._service.limits
+        self.alarm.set(limits.stall_s if self.write_paused else limits.keep_alive_s)
+        self._resume_reading()
+        if self._reader.pending:
+            self._advance()
+
+    # --- writing ---
+
+    def write(self, data: bytes) -> None:
+        """Send *data*, or nothing when the client is gone."""
+        transport = self._transport
+        if data and transport is not None and not transport.is_closing():
+            self._bytes_out += len(data)
+            transport.write(data)
+
+    def _answer_early(self, error: LlmdError) -> None:
+        """Refuse a request that is not whole, or no request at all, and end the connection."""
+        request, reply = self._request, self._reply
+        if reply is None:
+            self._began_s = self._service.deadlines.now()
+            self._request_id = self._service.new_request_id()
+            lines = b"X-Request-Id: %b\r\n" % self._request_id
+            reply = Reply(minor=1, head_only=False, keep_alive=False, lines=lines)
+        # With no body to come, the next request can be found.
+        goes_on = request is not None and not request.length and reply.keep_alive
+        reply.keep_alive = goes_on
+        path = "/" if request is None else request.path
+        self._reply = reply
+        body = dialect.render(error.to_openai(), path)
+        self.write(reply.whole(error.status, dialect.error_lines(error), body))
+        if goes_on:
+            self.exchange_over()
+            return
+        self._report(cut=False, profile=None)
+        self._request = self._reply = None
+        self._linger()
+
+    def _report(self, *, cut: bool, profile: str | None) -> None:
+        on_finished = self._service.on_finished
+        if on_finished is None:
+            return
+        request, reply = self._request, self._reply
+        on_finished(
+            Finished(
+                request_id=self._request_id.decode("latin-1"),
+                port=self._service.port,
+                profile=profile,
+                method="-" if request is None else request.method.decode("latin-1"),
+                path="-" if request is None else request.path,
+                status=(reply.status if reply is not None else 0) or 499,
+                cut=cut,
+                duration_s=self._service.deadlines.now() - self._began_s,
+                bytes_in=0 if request is None else len(request.body),
+                bytes_out=self._bytes_out,
+            )
+        )
+
+    # --- ends ---
+
+    def _hang_up(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.hung_up()
+            self._report(cut=True, profile=exchange.profile)
+            self._request = self._reply = None
+        if self._stage is not Stage.CLOSING:
+            self._close()
+
+    def _close(self) -> None:
+        """Close once everything is written; not later than `stall_s`."""
+        self._stage = Stage.CLOSING
+        if self._transport is not None:
+            self._transport.close()
+        self.alarm.set(self._service.limits.stall_s)
+
+    def _linger(self) -> None:
+        self._stage = Stage.LINGERING
+        self.alarm.set(self._service.limits.linger_s)
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write_eof()
+            self._resume_reading()
+
+    def _reset(self) -> None:
+        """Break the connection at once, and so that nobody takes it for a regular end."""
+        self._stage = Stage.CLOSING
+        transport = self._transport
+        if transport is None:
+            return
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        if sock is not None and not transport.is_closing():
+            # A reset, not an end of file, which would be a clean end for HTTP/1.0.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        transport.abort()
+
+    def abort(self) -> None:
+        """End the connection now, whatever it is at."""
+        self._hang_up()
+        self._reset()
+
+    def drain(self) -> None:
+        """Close now if nothing is under way; otherwise the current answer is the last."""
+        if self.idle:
+            self._close()
+        elif self._reply is not None:
+            self._reply.keep_alive = False
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    def _ring(self) -> None:
+        """The alarm: what was waited for has not come."""
+        if self.write_paused or self._stage is Stage.CLOSING or self._stage is Stage.LINGERING:
+            self._reset()
+        elif self._exchange is not None:
+            self._exchange.silent()
+        elif self.idle:
+            self._close()
+        else:
+            what = "body" if self._stage is Stage.BODY else "headers"
+            self._answer_early(
+                RequestTimeoutError(f"the request's {what} did not come to an end in time")
+            )

@@ -1,0 +1,357 @@
+"""One request from its arrival to its last byte: asks the gate, the pool and the host in turn.
+
+The states are in `states.py`; how the answer looks to the client is in `relay.py`. A client that
+hangs up ends an exchange in any state: the upstream connection is closed at once, which is how
+engines are told to stop.
+"""
+
+from typing import TYPE_CHECKING
+
+from llmd.errors import EngineDiedError, LlmdError, UnsupportedError
+from llmd.proxy import edits, local
+from llmd.proxy.gate import Lease
+from llmd.proxy.outgoing import request_head
+from llmd.proxy.paths import JSON_ENDPOINTS, STREAMING, canonical
+from llmd.proxy.peek import NOTHING, look
+from llmd.proxy.relay import Relay
+from llmd.proxy.reply import Framing, Reply
+from llmd.proxy.request import Request
+from llmd.proxy.service import Service
+from llmd.proxy.states import TRANSITIONS, S, T
+from llmd.proxy.upstream import UpstreamConnection
+
+
+if TYPE_CHECKING:
+    from llmd.proxy.client import ClientConnection
+
+
+class Exchange:
+    """One request of one client; made when its body is whole."""
+
+    __slots__ = (
+        "_arriving",
+        "_client",
+        "_connection",
+        "_early_outcome",
+        "_last_s",
+        "_lease",
+        "_path",
+        "_peek",
+        "_relay",
+        "_reply",
+        "_request",
+        "_request_id",
+        "_retried",
+        "_service",
+        "_state",
+        "_stream",
+        "_ticket",
+    )
+
+    def __init__(
+        self,
+        client: "ClientConnection",
+        service: Service,
+        request: Request,
+        reply: Reply,
+        request_id: bytes,
+    ) -> None:
+        self._client = client
+        self._service = service
+        self._request = request
+        self._request_id = request_id
+        self._path = canonical(request.path)
+        self._reply = reply
+        self._relay = Relay(reply, self._path, service.limits)
+        self._state = S.NEW
+        self._peek = NOTHING
+        self._stream = False
+        """Whether the client expects events, and so can be sent comments."""
+        self._ticket: int | None = None
+        self._lease: Lease | None = None
+        self._arriving = False
+        self._early_outcome: Lease | LlmdError | None = None
+        self._connection: UpstreamConnection | None = None
+        self._retried = False
+        self._last_s = 0.0
+        """When the engine last sent a piece of a stream."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is over; of a caller of the pool."""
+        return self._state is S.DONE
+
+    @property
+    def state(self) -> S:
+        """Where it stands."""
+        return self._state
+
+    @property
+    def profile(self) -> str | None:
+        """Who serves it, once that is known."""
+        return None if self._lease is None else self._lease.profile
+
+    def _fire(self, trigger: T) -> None:
+        """Move on; the only writer of the state. A move that is not in the table is a bug."""
+        self._state = TRANSITIONS[self._state, trigger]
+
+    # --- arriving ---
+
+    def start(self) -> None:
+        """Answer the request, or ask for a place; may be over on return."""
+        service, request = self._service, self._request
+        try:
+            answer = local.answer(
+                request, port=service.port, gate=service.gate, guard=service.guard
+            )
+            if answer is None:
+                self._peek = look(request, self._path)
+                self._check_path()
+        except LlmdError as error:
+            self._refuse(error)
+            return
+        if answer is not None:
+            self._fire(T.ANSWERED)
+            self._client.write(self._reply.whole(answer.status, answer.lines, answer.body))
+            self._client.exchange_over()
+            return
+        self._stream = self._peek.stream is True and self._path in STREAMING
+        self._fire(T.ASKED)
+        self._arriving = True
+        self._ticket = service.gate.arrive(service.port, self._peek.model, self._settled)
+        self._arriving = False
+        if self._stream:
+            self._client.alarm.set(service.limits.comment_s)
+        if self._early_outcome is not None:
+            self._settle(self._early_outcome)
+
+    def _check_path(self) -> None:
+        """Refuse what the engine lacks before it is loaded for that."""
+        if self._path == "/v1/chat/completions":
+            return
+        there = self._service.gate.destination(self._service.port, self._peek.model)
+        if there is not None and self._path in there.unsupported:
+            raise _lacks(there.profile, self._path)
+
+    def _settled(self, outcome: Lease | LlmdError) -> None:
+        """The gate's answer; may come before `arrive` has returned the ticket."""
+        if self._arriving:
+            self._early_outcome = outcome
+        elif self._state is S.WAITING:
+            self._settle(outcome)
+
+    def _settle(self, outcome: Lease | LlmdError) -> None:
+        if isinstance(outcome, LlmdError):
+            self._refuse(outcome)
+            return
+        self._fire(T.GRANTED)
+        self._lease = outcome
+        try:
+            self._prepare(outcome)
+        except LlmdError as error:
+            self._refuse(error)
+            return
+        connection = self._service.pool.take(outcome.upstream)
+        if connection is None:
+            self._service.pool.connect(outcome.upstream, self)
+        else:
+            self.connected(connection)
+
+    def _prepare(self, lease: Lease) -> None:
+        if not self._relay.early:
+            self._relay.name_profile(lease.profile)
+        if self._path in lease.unsupported:
+            raise _lacks(lease.profile, self._path)
+        request, change = self._request, lease.edits
+        if (change.defaults or change.force) and self._path in JSON_ENDPOINTS:
+            request.body = edits.apply(change, request.body)
+            wanted = edits.effective(change, "stream", self._peek.stream)
+            self._stream = wanted is True and self._path in STREAMING
+
+    # --- with the engine ---
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """Of the pool: send the request over *connection*."""
+        lease, request = self._lease, self._request
+        if lease is None:
+            raise RuntimeError("a connection without a lease")
+        self._fire(T.CONNECTED)
+        self._connection = connection
+        head = request_head(
+            request, lease.upstream, body_bytes=len(request.body), request_id=self._request_id
+        )
+        connection.send(self, head, request.body, head_only=request.method == b"HEAD")
+        if self._client.write_paused:
+            connection.pause()
+
+    def unreachable(self, reason: str) -> None:
+        """Of the pool: nobody answers at the host's address."""
+        del reason  # the autopsy knows more
+        self._ask_why()
+
+    def received(self, connection: UpstreamConnection, body: bytes) -> None:
+        """Of the upstream: a head, a piece of the body, its end, or several of these at once."""
+        relay = self._relay
+        out = b""
+        if connection.fresh_head:
+            if relay.collects(connection):
+                self._fire(T.ERROR_HEAD)
+            elif relay.fits(connection):
+                self._fire(T.HEAD)
+                out = relay.head(connection)
+                if relay.events is not None:
+                    self._stream = True
+                    self._client.alarm.set(self._service.limits.comment_s)
+            else:
+                self._not_a_stream()
+                return
+        if self._state is S.COLLECTING:
+            if relay.collect(body):
+                if connection.complete:
+                    self._fire(T.ENDED)
+                    self._finish(relay.engine_error(connection))
+                return
+            self._fire(T.OVERFLOWED)
+            out, body = relay.give_up_collecting(connection), b""
+        if body:
+            self._last_s = self._service.deadlines.now()
+            out = out + relay.piece(body) if out else relay.piece(body)
+        if not connection.complete:
+            if out:
+                self._client.write(out)
+        elif relay.ended_well(connection):
+            self._fire(T.ENDED)
+            self._finish(out + relay.end())
+        else:
+            self._client.write(out)
+            self.broke(connection)
+
+    def _finish(self, last: bytes) -> None:
+        """The engine has answered: give it and its connection back, send *last*."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._service.pool.give_back(connection)
+        self._leave(served=True)
+        self._client.write(last)
+        self._client.exchange_over()
+
+    def _not_a_stream(self) -> None:
+        """Comments were sent already, and now comes something that is no stream of events."""
+        self._fire(T.HEAD)
+        self._fire(T.CUT)
+        self._drop()
+        error = UnsupportedError(f"the engine of {self.profile} answered without streaming")
+        self._client.write(self._relay.error(error))
+        self._client.exchange_over(cut=True)
+
+    def broke(self, connection: UpstreamConnection) -> None:
+        """Of the upstream: it ended before its answer did."""
+        self._connection = None
+        connection.abort()
+        stale = self._state is S.SENT and connection.reused and not connection.started
+        if stale and not self._retried and self._lease is not None:
+            # It was closed while it was kept, most likely; a fresh one will tell.
+            self._retried = True
+            self._fire(T.STALE)
+            self._service.pool.connect(self._lease.upstream, self)
+        elif not self._relay.can_explain:
+            self._fire(T.CUT)
+            self._leave(served=False)
+            self._cut()
+        elif connection.fault:
+            self._fire(T.BROKE)
+            what = f"the engine of {self.profile} answered with broken HTTP: {connection.fault}"
+            self._explained(EngineDiedError(what))
+        else:
+            self._ask_why()
+
+    def _cut(self) -> None:
+        """End the connection so that nobody takes the half answer for a whole one."""
+        reply, client = self._reply, self._client
+        reply.keep_alive = False
+        if reply.framing is Framing.CLOSE:
+            client.exchange_over(cut=True, reset=True)
+        else:
+            # The framing tells, and what was sent so far still arrives.
+            client.exchange_over(cut=True)
+
+    def _ask_why(self) -> None:
+        self._fire(T.BROKE)
+        if self._lease is not None:
+            self._service.gate.autopsy(self._lease, self._explained)
+
+    def _explained(self, error: LlmdError) -> None:
+        """The gate's finding about an engine that did not keep its word."""
+        if self._state is not S.AUTOPSY:
+            return
+        self._fire(T.EXPLAINED)
+        self._answer_error(error)
+
+    # --- ends ---
+
+    def _refuse(self, error: LlmdError) -> None:
+        self._fire(T.REFUSED)
+        self._answer_error(error)
+
+    def _answer_error(self, error: LlmdError) -> None:
+        self._leave(served=False)
+        begun = self._reply.status != 0
+        self._client.write(self._relay.error(error))
+        self._client.exchange_over(cut=begun)
+
+    def _drop(self) -> None:
+        """Let go of the engine in the middle of its work."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+        self._leave(served=False)
+
+    def _leave(self, *, served: bool) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._service.gate.leave(ticket, served=served)
+
+    # --- the client ---
+
+    def hung_up(self) -> None:
+        """The client is gone: stop the engine and give the place back, at once."""
+        if self._state is not S.DONE:
+            self._fire(T.LEFT)
+            self._drop()
+
+    def pause(self) -> None:
+        """The client does not keep up: let the engine wait."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """The client keeps up again."""
+        if self._connection is not None:
+            self._connection.resume()
+        if self._stream:
+            self._client.alarm.set(self._service.limits.comment_s)
+
+    def silent(self) -> None:
+        """The client's alarm: show that somebody is there, if nothing was sent for a while."""
+        if not self._stream:
+            return
+        service, delay_s = self._service, self._service.limits.comment_s
+        if self._state is S.STREAMING:
+            quiet_s = service.deadlines.now() - self._last_s
+            if quiet_s < delay_s:
+                self._client.alarm.set(delay_s - quiet_s)
+                return
+        profile = None
+        if self._lease is None:
+            there = service.gate.destination(service.port, self._peek.model)
+            profile = None if there is None else there.profile
+        text = "" if self._ticket is None else service.gate.waiting(self._ticket)
+        self._client.alarm.set(delay_s)
+        self._client.write(self._relay.comment(text, profile))
+
+
+def _lacks(profile: str, path: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the engine of {profile} has no {path}",
+        remedy="use a profile of another engine; `llmd-ctl status` lists them",
+    )

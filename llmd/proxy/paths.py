@@ -1,0 +1,31 @@
+"""The paths that llmd knows something about; all others go to the engine as they are."""
+
+from typing import Final
+
+
+JSON_ENDPOINTS: Final = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/rerank",
+    }
+)
+"""Paths that take a JSON object by POST and nothing else."""
+
+STREAMING: Final = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+)
+"""Paths whose `stream: true` means server-sent events."""
+
+ENDS_WITH_DONE: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Paths whose streams end with `data: [DONE]`."""
+
+
+def canonical(path: str) -> str:
+    """*path* as the names above have it: with `/v1`, which many clients leave out."""
+    path = path.rstrip("/") or "/"
+    return path if path.startswith("/v1/") else "/v1" + path

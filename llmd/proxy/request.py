@@ -1,0 +1,336 @@
+"""Reading requests: bytes in, whole requests out, nothing that could be read in two ways.
+
+llhttp (httptools) checks the head; where a head and a body end is found here, so that a pipelined
+request behind it stays untouched until its turn. No socket and no clock.
+"""
+
+import re
+from typing import Final
+
+import httptools
+
+from llmd.errors import HeaderTooLargeError, InvalidRequestError, TooLargeError, UnsupportedError
+from llmd.proxy.chunks import ChunkedBody
+from llmd.proxy.headers import NOT_FORWARDED, ONCE
+from llmd.proxy.limits import Limits
+
+
+METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+
+_TYPES: Final = frozenset({b"content-type", b"content-encoding"})
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
+_TOKEN_START: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+class Request:
+    """One request. `body` is whole once the reader says so.
+
+    Attributes:
+        forward: Complete header lines for the engine.
+        fields: The headers in `NOT_FORWARDED`, by lower-case name.
+        length: What Content-Length says; -1 for a chunked body, 0 without a body.
+    """
+
+    __slots__ = (
+        "body",
+        "expects_continue",
+        "fields",
+        "forward",
+        "keep_alive",
+        "length",
+        "method",
+        "minor",
+        "path",
+        "target",
+        "types",
+    )
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.target = b""
+        self.path = ""
+        self.minor = 1
+        self.forward: list[bytes] = []
+        self.fields: dict[bytes, bytes] = {}
+        self.types: dict[bytes, bytes] = {}
+        self.length = 0
+        self.keep_alive = True
+        self.expects_continue = False
+        self.body: bytes | bytearray = b""
+
+    @property
+    def query(self) -> str:
+        """What follows the `?`, undecoded."""
+        return self.target.partition(b"?")[2].decode("latin-1")
+
+
+class RequestReader:
+    """Takes bytes as they come and gives requests one after the other.
+
+    Call `read_head` until it gives a request, then `read_body` until it says True, then `read_head`
+    again. Either raises an `LlmdError` when the connection cannot go on.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_buffer",
+        "_chunked",
+        "_count",
+        "_limits",
+        "_parser",
+        "_request",
+        "_seen",
+        "_trailing",
+        "_upgraded",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buffer = b""
+        self._seen = 0
+        """How much of the buffer was searched for the end of a head in vain."""
+        self._parser = httptools.HttpRequestParser(self)
+        self._request: Request = Request()
+        self._count = 0
+        self._body_left = 0
+        self._chunked: ChunkedBody | None = None
+        self._trailing = False
+        self._upgraded = False
+
+    @property
+    def pending(self) -> int:
+        """Bytes held that belong to no complete request yet."""
+        return len(self._buffer)
+
+    @property
+    def in_body(self) -> bool:
+        """Whether a part of the current body is still missing."""
+        return self._body_left > 0 or self._chunked is not None
+
+    def feed(self, data: bytes) -> None:
+        """Add *data*, as read from the client."""
+        self._buffer = self._buffer + data if self._buffer else data
+
+    # --- the head ---
+
+    def read_head(self) -> Request | None:
+        """Parse the next head when it is complete.
+
+        Raises:
+            InvalidRequestError: It is not a request, or one that is ambiguous.
+            HeaderTooLargeError: It passes `max_head_bytes` or `max_headers`.
+            UnsupportedError: Its transfer coding, method or HTTP version is not spoken here.
+        """
+        buffer = self._buffer
+        while buffer.startswith(b"\r\n"):
+            # RFC 9112, 2.2: an empty line before a request is an old habit of some clients.
+            buffer = self._buffer = buffer[2:]
+        if not buffer:
+            return None
+        end = buffer.find(b"\r\n\r\n", self._seen)
+        if end < 0:
+            self._check_unfinished(buffer)
+            return None
+        if end > self._limits.max_head_bytes:
+            raise self._head_too_large()
+        self._seen = 0
+        head, self._buffer = buffer[: end + 4], buffer[end + 4 :]
+        return self._parse(head)
+
+    def _check_unfinished(self, buffer: bytes) -> None:
+        """Refuse at once what will never become a head, instead of waiting for the time-out."""
+        if buffer[0] not in _TOKEN_START and buffer != b"\r":
+            hint = "this port speaks plain HTTP; use http://" if buffer[0] == 0x16 else ""
+            raise InvalidRequestError("this is not an HTTP request", remedy=hint)
+        if len(buffer) > self._limits.max_head_bytes:
+            raise self._head_too_large()
+        start = max(0, self._seen - 1)
+        if buffer.count(b"\n", start) != buffer.count(b"\r\n", start):
+            raise InvalidRequestError("a header line ends without CR LF")
+        self._seen = max(0, len(buffer) - 3)
+
+    def _head_too_large(self) -> HeaderTooLargeError:
+        return HeaderTooLargeError(
+            f"the request's headers are larger than {self._limits.max_head_bytes} bytes"
+        )
+
+    def _parse(self, head: bytes) -> Request:
+        request = self._request = Request()
+        self._count = 0
+        self._trailing = self._upgraded = False
+        parser = self._parser
+        line = head[: head.index(b"\r\n")]
+        if line.count(b" ") != 2 or not line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
+            raise self._odd_request_line(line)
+        request.minor = line[-1] - 0x30
+        request.keep_alive = request.minor == 1
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            # An offer (h2c, WebSocket) that a server may ignore. The parser is done for.
+            self._upgraded = True
+            self._parser = httptools.HttpRequestParser(self)
+        except httptools.HttpParserError as exc:
+            cause = exc.__context__
+            if isinstance(cause, HeaderTooLargeError | InvalidRequestError):
+                raise cause from None
+            raise InvalidRequestError(f"malformed request: {exc}") from None
+        request.method = method = line[: line.index(b" ")]
+        if method not in METHODS:
+            raise UnsupportedError(f"llmd does not serve {method.decode('latin-1')} requests")
+        self._target(request)
+        self._framing(request)
+        return request
+
+    def _odd_request_line(self, line: bytes) -> InvalidRequestError | UnsupportedError:
+        if re.search(rb" HTTP/[023-9](\.\d)?\Z", line):
+            return UnsupportedError("llmd speaks HTTP/1.1 and HTTP/1.0")
+        return InvalidRequestError("malformed request line")
+
+    def on_url(self, url: bytes) -> None:
+        """Of llhttp."""
+        self._request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of llhttp: sort a header where it belongs. Trailers are dropped."""
+        if self._trailing:
+            return
+        self._count += 1
+        if self._count > self._limits.max_headers:
+            raise HeaderTooLargeError(
+                f"the request has more than {self._limits.max_headers} headers"
+            )
+        lower = name.lower()
+        request = self._request
+        if lower in NOT_FORWARDED:
+            fields = request.fields
+            if lower in fields:
+                if lower in ONCE:
+                    raise InvalidRequestError(f"the header {lower.decode('latin-1')} comes twice")
+                value = fields[lower] + b", " + value
+            fields[lower] = value
+            return
+        if lower in _TYPES:
+            request.types[lower] = value
+        request.forward.append(b"%b: %b\r\n" % (name, value))
+
+    def _target(self, request: Request) -> None:
+        """Split the target; the authority of an absolute one is the Host (RFC 9112, 3.2.2)."""
+        target = request.target
+        if not target.startswith(b"/"):
+            absolute = _ABSOLUTE.match(target)
+            if absolute is not None:
+                request.fields[b"host"] = absolute[1]
+                target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+            elif not (target == b"*" and request.method == b"OPTIONS"):
+                raise InvalidRequestError("the request target must be a path")
+        if b"#" in target:
+            raise InvalidRequestError("the request target must not have a fragment")
+        request.target = target
+        request.path = target.partition(b"?")[0].decode("latin-1")
+
+    def _framing(self, request: Request) -> None:
+        fields = request.fields
+        connection = fields.get(b"connection")
+        if connection is not None:
+            _apply_connection(request, connection)
+        coding = fields.get(b"transfer-encoding")
+        length = fields.get(b"content-length")
+        if coding is not None:
+            # llhttp refuses the pair as well; twice is cheaper than once too few.
+            if length is not None or request.minor == 0:
+                raise InvalidRequestError("Transfer-Encoding is ambiguous here")
+            if coding.strip().lower() != b"chunked":
+                raise UnsupportedError("of the transfer codings only `chunked` is spoken here")
+            request.length = -1
+            self._chunked = ChunkedBody()
+        elif length is not None:
+            digits = length.strip(b" \t")
+            if not digits.isdigit() or len(digits) > 18:
+                raise InvalidRequestError("Content-Length is not a number")
+            request.length = self._body_left = int(digits)
+        if request.length:
+            request.expects_continue = (
+                request.minor == 1 and fields.get(b"expect", b"").lower() == b"100-continue"
+            )
+
+    def _body_too_large(self) -> TooLargeError:
+        return TooLargeError(
+            f"the request body is larger than {self._limits.max_body_bytes} bytes",
+            remedy="send less, or raise `max_body`",
+        )
+
+    # --- the body ---
+
+    def read_body(self) -> bool:
+        """Move what has come into the current request's body; True when it is whole.
+
+        Raises:
+            InvalidRequestError: The chunked coding is broken.
+            TooLargeError: It passes `max_body_bytes`, or Content-Length says that it will.
+        """
+        data = self._buffer
+        if self._chunked is not None:
+            return self._read_chunked(data)
+        left = self._body_left
+        if not left:
+            return True
+        request = self._request
+        if request.length > self._limits.max_body_bytes:
+            raise self._body_too_large()
+        if not data:
+            return False
+        if len(data) > left:
+            data, self._buffer = data[:left], data[left:]
+        else:
+            self._buffer = b""
+        self._body_left = left - len(data)
+        self._pass(data)
+        if not request.body:
+            request.body = data
+        else:
+            if isinstance(request.body, bytes):
+                request.body = bytearray(request.body)
+            request.body += data
+        return not self._body_left
+
+    def _read_chunked(self, data: bytes) -> bool:
+        chunked = self._chunked
+        if chunked is None or not data:
+            return False
+        self._buffer = b""
+        rest = chunked.feed(data)
+        if len(chunked.body) > self._limits.max_body_bytes:
+            raise self._body_too_large()
+        self._pass(data[: len(data) - len(rest)] if rest else data)
+        if not chunked.complete:
+            return False
+        self._buffer = rest
+        self._request.body = chunked.body
+        self._chunked = None
+        return True
+
+    def _pass(self, data: bytes) -> None:
+        """Show llhttp a piece of the body, so that it knows where the next head begins."""
+        if self._upgraded:
+            # Its parser was replaced and knows nothing of this body.
+            return
+        self._trailing = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            raise InvalidRequestError(f"malformed request body: {exc}") from None
+
+
+def _apply_connection(request: Request, connection: bytes) -> None:
+    """Honour `Connection`: close, keep-alive (1.0), and headers named as hop-by-hop."""
+    tokens = {token.strip().lower() for token in connection.split(b",")}
+    if b"close" in tokens:
+        request.keep_alive = False
+    elif request.minor == 0:
+        request.keep_alive = b"keep-alive" in tokens
+    named = tokens - NOT_FORWARDED - {b"close", b""}
+    if named:
+        request.forward = [
+            line for line in request.forward if line.partition(b":")[0].lower() not in named
+        ]

@@ -1,0 +1,65 @@
+"""What all connections of one port share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from os import urandom
+
+from llmd.proxy.deadlines import Deadlines
+from llmd.proxy.gate import Gate
+from llmd.proxy.guard import Guard
+from llmd.proxy.limits import Limits
+from llmd.proxy.pool import UpstreamPool
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One line of an access log: nothing of what was said, only that it was.
+
+    Attributes:
+        profile: None when the request was answered without one.
+        path: Without query.
+        status: What the client was told; 499 when it hung up before it was told anything.
+        cut: The answer did not reach its end.
+        bytes_in: Of the request body.
+        bytes_out: Of the response, with head and framing.
+    """
+
+    request_id: str
+    port: int
+    profile: str | None
+    method: str
+    path: str
+    status: int
+    cut: bool
+    duration_s: float
+    bytes_in: int
+    bytes_out: int
+
+
+OnFinished = Callable[[Finished], None]
+
+
+@dataclass(slots=True)
+class Service:
+    """The collaborators of one port's connections.
+
+    Attributes:
+        port: As bound; the gate knows the port by it.
+        draining: Each answer is the last on its connection.
+    """
+
+    port: int
+    gate: Gate
+    guard: Guard
+    pool: UpstreamPool
+    limits: Limits
+    deadlines: Deadlines
+    on_finished: OnFinished | None = None
+    draining: bool = False
+    _prefix: str = field(default_factory=lambda: urandom(5).hex())
+    _requests: int = 0
+
+    def new_request_id(self) -> bytes:
+        """A name for a request that came without one; unique, and cheap to make."""
+        self._requests += 1
+        return b"%b-%x" % (self._prefix.encode(), self._requests)

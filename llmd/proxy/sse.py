@@ -1,0 +1,80 @@
+"""Server-sent events on their way: whole events only, so that one can be put between two."""
+
+import re
+from typing import Final
+
+
+_DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]\s*\Z")
+_BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_TAIL: Final = 64
+
+STREAM_LINES: Final = (
+    b"Content-Type: text/event-stream; charset=utf-8\r\n"
+    b"Cache-Control: no-cache\r\n"
+    b"X-Accel-Buffering: no\r\n"
+)
+"""The head of a stream that llmd begins before the engine has answered."""
+
+
+def comment(text: str) -> bytes:
+    """An SSE comment: keeps the connection in use and is not an event."""
+    return b": %b\n\n" % " ".join(text.split()).encode() if text else b":\n\n"
+
+
+class EventStream:
+    r"""Passes a stream on, but holds an unfinished event back until its blank line has come.
+
+    A client acts on an event only at its blank line, so nothing reaches it later. In return a
+    comment or an error event can be inserted at any time, and a client never sees half an event.
+    An event larger than *hold_bytes* is passed on in pieces; `between_events` is False meanwhile.
+    """
+
+    __slots__ = ("_held", "_hold_bytes", "_last", "between_events")
+
+    def __init__(self, hold_bytes: int) -> None:
+        self._hold_bytes = hold_bytes
+        self._held = b""
+        self._last = b""
+        self.between_events = True
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take a *piece* as it came; return what can be passed on now."""
+        if self._held:
+            piece = self._held + piece
+            self._held = b""
+        elif piece.endswith(_BLANK_LINES[:2]) and self.between_events:
+            self._last = piece
+            return piece
+        end = max(
+            piece.rfind(blank) + len(blank) if blank in piece else 0 for blank in _BLANK_LINES
+        )
+        if end:
+            self._last = piece[:end] if self.between_events else b"." + piece[:end]
+            self.between_events = True
+            self._held = piece[end:]
+            if len(self._held) <= self._hold_bytes:
+                return piece[:end]
+        elif len(piece) <= self._hold_bytes and self.between_events:
+            self._held = piece
+            return b""
+        self._held = b""
+        self._last = b"." + piece[-_TAIL:]
+        self.between_events = False
+        return piece
+
+    def rest(self) -> bytes:
+        """What is held back, for a stream that ended well without a last blank line."""
+        rest, self._held = self._held, b""
+        if rest:
+            self._last = rest
+        return rest
+
+    def gap(self) -> bytes:
+        """What must be sent before an event can be inserted; drops what is held back."""
+        self._held = b""
+        return b"" if self.between_events else b"\n\n"
+
+    @property
+    def done(self) -> bool:
+        """Whether the last line that was passed on is `data: [DONE]`."""
+        return _DONE.search(self._last, max(0, len(self._last) - _TAIL)) is not None

@@ -1,0 +1,74 @@
+"""The states of an exchange, as a table.
+
+NEW ── ASKED ──▶ WAITING ── GRANTED ──▶ CONNECTING ── CONNECTED ──▶ SENT ── HEAD ──▶ STREAMING
+                    │                     ▲    │                   │  │                 │
+                    │                     └────┼────── STALE ──────┘  ERROR_HEAD        │
+                    │                          │                   ▼  ▼                 │
+                    │                          └── BROKE ──▶ AUTOPSY  COLLECTING        │
+                    ▼                                           ▼        ▼              ▼
+                    └──────────────── REFUSED ──────────▶ DONE ◀── EXPLAINED, ENDED, CUT, LEFT
+"""
+
+from enum import StrEnum
+from typing import Final
+
+
+class S(StrEnum):
+    """Where an exchange stands."""
+
+    NEW = "new"
+    WAITING = "waiting"
+    CONNECTING = "connecting"
+    SENT = "sent"
+    COLLECTING = "collecting"
+    STREAMING = "streaming"
+    AUTOPSY = "autopsy"
+    DONE = "done"
+
+
+class T(StrEnum):
+    """What moves it."""
+
+    ANSWERED = "answered"
+    ASKED = "asked"
+    REFUSED = "refused"
+    GRANTED = "granted"
+    CONNECTED = "connected"
+    STALE = "stale"
+    HEAD = "head"
+    ERROR_HEAD = "error_head"
+    OVERFLOWED = "overflowed"
+    ENDED = "ended"
+    BROKE = "broke"
+    CUT = "cut"
+    EXPLAINED = "explained"
+    LEFT = "left"
+
+
+TRANSITIONS: Final = {
+    (S.NEW, T.ANSWERED): S.DONE,  # by llmd itself
+    (S.NEW, T.REFUSED): S.DONE,
+    (S.NEW, T.ASKED): S.WAITING,
+    (S.WAITING, T.GRANTED): S.CONNECTING,
+    (S.WAITING, T.REFUSED): S.DONE,
+    (S.CONNECTING, T.REFUSED): S.DONE,  # the engine lacks the path, or the body cannot be edited
+    (S.CONNECTING, T.CONNECTED): S.SENT,
+    (S.CONNECTING, T.BROKE): S.AUTOPSY,
+    (S.SENT, T.STALE): S.CONNECTING,  # a kept connection had ended unnoticed
+    (S.SENT, T.HEAD): S.STREAMING,
+    (S.SENT, T.ERROR_HEAD): S.COLLECTING,
+    (S.SENT, T.BROKE): S.AUTOPSY,
+    (S.COLLECTING, T.OVERFLOWED): S.STREAMING,
+    (S.COLLECTING, T.ENDED): S.DONE,
+    (S.COLLECTING, T.BROKE): S.AUTOPSY,
+    (S.STREAMING, T.ENDED): S.DONE,
+    (S.STREAMING, T.BROKE): S.AUTOPSY,  # of a stream of events: one more can say why
+    (S.STREAMING, T.CUT): S.DONE,  # of anything else: only a broken connection says "incomplete"
+    (S.AUTOPSY, T.EXPLAINED): S.DONE,
+    (S.WAITING, T.LEFT): S.DONE,
+    (S.CONNECTING, T.LEFT): S.DONE,
+    (S.SENT, T.LEFT): S.DONE,
+    (S.COLLECTING, T.LEFT): S.DONE,
+    (S.STREAMING, T.LEFT): S.DONE,
+    (S.AUTOPSY, T.LEFT): S.DONE,
+}

@@ -1,0 +1,252 @@
+"""The profiles made ready to run: weights found and read, footprints known, launches written.
+
+Built whole from a configuration before anything is changed, and replaced whole on a reload. What is
+wrong with one profile (no such weights) is kept as its fault and hinders no other.
+"""
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import ItemsView, Iterable
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Final, Literal
+
+from llmd.config.budget import budget_bytes
+from llmd.config.models import Config, LocalWeights, MlxProfile, Profile, RemoteProfile
+from llmd.core.events import Residency, Rules
+from llmd.core.footprint import Footprint, ModelShape, default_context, estimate, spare_bytes
+from llmd.engines import (
+    DEFAULT_PROMPT_CACHE_BYTES,
+    Installed,
+    Materials,
+    Recipe,
+    Stamp,
+    recipe_for,
+    upstream_for_remote,
+)
+from llmd.errors import LlmdError, describe_bytes
+from llmd.hosts.protocol import Launch
+from llmd.proxy.gate import BodyEdits, Upstream
+from llmd.runtime.learned import Learned
+from llmd.runtime.memory import machine_memory
+from llmd.weights.locate import locate
+from llmd.weights.shape import read_shape
+
+
+PLATFORM: Final[Literal["linux", "darwin"]] = "darwin" if sys.platform == "darwin" else "linux"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One profile with all that is needed to run it.
+
+    Attributes:
+        recipe: What its engine is; None while something is wrong with it (`residency.fault`).
+        remote: Where a remote profile's requests go.
+        context: Tokens of one sequence; None when llmd does not set it.
+        footprint: The estimate by cause; None when the profile's `memory` decides.
+        mapped_files: Weights that the host maps rather than reads.
+        mark: Under which name its high-water mark is learned; None when it is not.
+    """
+
+    profile: Profile
+    residency: Residency
+    recipe: Recipe | None = None
+    remote: Upstream | None = None
+    context: int | None = None
+    footprint: Footprint | None = None
+    mapped_files: tuple[Path, ...] = ()
+    mark: str | None = None
+
+    @property
+    def launch(self) -> Launch | None:
+        """What its host is told; None when nothing runs here."""
+        return self.recipe.launch if self.recipe is not None else None
+
+    @property
+    def edits(self) -> BodyEdits:
+        """Changes to request bodies."""
+        return self.recipe.edits if self.recipe is not None else BodyEdits()
+
+    @property
+    def unsupported(self) -> frozenset[str]:
+        """Paths that the engine lacks."""
+        return self.recipe.unsupported if self.recipe is not None else frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All profiles of one configuration, by name, in file order."""
+
+    config: Config
+    rules: Rules
+    entries: dict[str, Entry]
+
+    @classmethod
+    def build(cls, config: Config, learned: Learned) -> "Catalogue":
+        """Look at everything that *config* names. Reads headers of weights; changes nothing."""
+        installed = find_installed()
+        rules = Rules(
+            budget_bytes=budget_bytes(config, machine_memory()),
+            gateway_port=config.gateway.port if config.gateway is not None else None,
+            eviction=config.eviction,
+            patience_s=config.patience,
+            min_residency_s=config.min_residency,
+            queue_limit=config.queue_limit,
+            queue_timeout_s=config.queue_timeout,
+            spare_bytes=spare_bytes(PLATFORM) if config.warm_spare else 0,
+        )
+        entries = {
+            name: look_at(profile, config, installed, learned)
+            for name, profile in config.profiles.items()
+        }
+        return cls(config, rules, entries)
+
+    def __getitem__(self, name: str) -> Entry:
+        """The profile called *name*."""
+        return self.entries[name]
+
+    def items(self) -> ItemsView[str, Entry]:
+        """Names and profiles."""
+        return self.entries.items()
+
+    @property
+    def residencies(self) -> tuple[Residency, ...]:
+        """What the scheduler must know."""
+        return tuple(entry.residency for entry in self.entries.values())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with single profiles, for people."""
+        found = []
+        for name, entry in self.entries.items():
+            fault = entry.residency.fault
+            if fault is not None:
+                found.append(f"{name}: {fault.message}; {fault.remedy}")
+            elif entry.residency.footprint_bytes > self.rules.budget_bytes:
+                need = describe_bytes(entry.residency.footprint_bytes)
+                budget = describe_bytes(self.rules.budget_bytes)
+                found.append(f"{name}: needs {need}, more than the budget of {budget}")
+        return tuple(found)
+
+
+def look_at(profile: Profile, config: Config, installed: Installed, learned: Learned) -> Entry:
+    """One profile; what is wrong with it becomes its residency's fault."""
+    try:
+        if isinstance(profile, RemoteProfile):
+            return _remote(profile, installed)
+        if isinstance(profile, LocalWeights):
+            return _local(profile, config, installed, learned)
+        materials = Materials(installed=installed, python=sys.executable)
+        recipe = recipe_for(profile, materials)
+        return Entry(profile, _residency(profile, profile.memory or 0, recipe), recipe)
+    except LlmdError as fault:
+        return Entry(profile, _faulty(profile, fault))
+
+
+def _remote(profile: RemoteProfile, installed: Installed) -> Entry:
+    recipe = recipe_for(profile, Materials(installed=installed))
+    upstream = upstream_for_remote(profile, os.environ)
+    return Entry(profile, _residency(profile, 0, recipe), recipe, remote=upstream)
+
+
+def _local(profile: LocalWeights, config: Config, installed: Installed, learned: Learned) -> Entry:
+    def find(model: str, engine: str) -> tuple[Path, ModelShape]:
+        path = locate(model, engine=engine, models_dirs=config.models_dirs, config_dir=Path.cwd())
+        return path, read_shape(path, engine)
+
+    engine = profile.engine  # type: ignore[attr-defined]  # both kinds of local weights have one
+    model, shape = find(profile.model, engine)
+    draft, draft_shape = None, None
+    if profile.draft_model is not None:
+        draft, draft_shape = find(profile.draft_model, engine)
+    adapters = None
+    if isinstance(profile, MlxProfile) and profile.adapters is not None:
+        adapters = Path(profile.adapters)
+    context = profile.context or default_context(shape)
+
+    def sized(prompt_cache_bytes: int) -> Footprint:
+        total = Footprint(prompt_cache_bytes=prompt_cache_bytes)
+        for each in (shape, draft_shape):
+            if each is not None:
+                total = total.plus(
+                    estimate(
+                        each,
+                        context_tokens=context,
+                        sequences=profile.parallel,
+                        prompt_cache_bytes=0,
+                        platform=PLATFORM,
+                    )
+                )
+        return total
+
+    prompt_cache_bytes = profile.prompt_cache
+    if prompt_cache_bytes is None:  # as much again as the sequences themselves may hold
+        prompt_cache_bytes = min(sized(0).cache_bytes, DEFAULT_PROMPT_CACHE_BYTES)
+    footprint = sized(prompt_cache_bytes)
+    files = tuple(Path(file) for each in (shape, draft_shape) if each for file in each.files)
+    materials = Materials(
+        installed=installed, python=sys.executable, model=model, draft=draft, adapters=adapters,
+        context_tokens=context, prompt_cache_bytes=prompt_cache_bytes,
+        stamps=tuple(
+            Stamp(str(file), status.st_size, status.st_mtime_ns)
+            for file in files
+            for status in [file.stat()]
+        ),
+    )  # fmt: skip
+    recipe = recipe_for(profile, materials)  # type: ignore[arg-type]  # as above
+    mark = f"{recipe.fingerprint}-{PLATFORM}"
+    charged_bytes = profile.memory or learned.footprint(mark, footprint)
+    return Entry(
+        profile,  # type: ignore[arg-type]  # as above
+        _residency(profile, charged_bytes, recipe),  # type: ignore[arg-type]  # as above
+        recipe,
+        context=context,
+        footprint=None if profile.memory else footprint,
+        mapped_files=files if engine == "llama.cpp" else (),
+        mark=mark,
+    )
+
+
+def _residency(profile: Profile, footprint_bytes: int, recipe: Recipe) -> Residency:
+    return Residency(
+        name=profile.name,
+        port=profile.port,
+        footprint_bytes=footprint_bytes,
+        parallel=recipe.sequences,
+        idle_ttl_s=profile.idle_ttl if recipe.launch is not None else inf,
+        pinned=profile.pinned,
+        preload=profile.preload,
+        default=profile.default,
+        aliases=profile.aliases,
+        load_s=recipe.load_s,
+        spare_kind=recipe.spare_kind,
+        fingerprint=recipe.fingerprint,
+    )
+
+
+def _faulty(profile: Profile, fault: LlmdError) -> Residency:
+    """A profile that cannot be loaded, and why."""
+    return Residency(
+        name=profile.name,
+        port=profile.port,
+        footprint_bytes=0,
+        pinned=profile.pinned,
+        default=profile.default,
+        aliases=profile.aliases,
+        fault=fault,
+    )
+
+
+def find_installed() -> Installed:
+    """Which engines this machine has; imports none of them."""
+    server = shutil.which("llama-server")
+    return Installed(
+        mlx=importlib.util.find_spec("mlx_lm") is not None,
+        llama_server=Path(server).absolute() if server else None,
+        xllamacpp=importlib.util.find_spec("xllamacpp") is not None,
+        llama_cpp_python=importlib.util.find_spec("llama_cpp") is not None,
+    )

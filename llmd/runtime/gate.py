@@ -1,0 +1,80 @@
+"""The door between the data plane and the decisions."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from llmd.core.events import RequestArrived, RequestFinished
+from llmd.errors import EngineDiedError, LlmdError
+from llmd.proxy.gate import Destination, Explained, Lease, ModelCard, Settled
+
+
+if TYPE_CHECKING:
+    from llmd.runtime.daemon import Daemon
+
+
+AUTOPSY_S: Final = 1.0
+"""How long the exit of a host that broke a connection is waited for."""
+
+
+class DaemonGate:
+    """Implements `llmd.proxy.gate.Gate` on the daemon."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+
+    def arrive(self, port: int, model: str | None, settled: Settled) -> int:
+        """Post the request; a ready host settles it before this returns."""
+        ticket = self._daemon.new_ticket()
+        self._daemon.waiting[ticket] = settled
+        self._daemon.dispatch(RequestArrived(ticket, port, model))
+        return ticket
+
+    def leave(self, ticket: int, *, served: bool) -> None:
+        """Give the place back."""
+        self._daemon.waiting.pop(ticket, None)
+        self._daemon.dispatch(RequestFinished(ticket, served=served))
+
+    def waiting(self, ticket: int) -> str:
+        """What the request waits for."""
+        return self._daemon.explain(ticket)
+
+    def destination(self, port: int, model: str | None) -> Destination | None:
+        """The profile that the request would go to."""
+        name = self._daemon.scheduler.destination(port, model)
+        if name is None:
+            return None
+        return Destination(name, self._daemon.catalogue[name].unsupported)
+
+    def autopsy(self, lease: Lease, explained: Explained) -> None:
+        """Wait for the exit of the lease's host, and tell what it says."""
+        self._daemon.spawn_task(self._explain(lease, explained))
+
+    async def _explain(self, lease: Lease, explained: Explained) -> None:
+        host = next((h for h in self._daemon.hosting if h.upstream is lease.upstream), None)
+        if host is not None:
+            try:
+                await asyncio.wait_for(host.gone.wait(), AUTOPSY_S)
+            except TimeoutError:
+                host = None
+        explained(self._verdict(lease, host))
+
+    def _verdict(self, lease: Lease, host: Any) -> LlmdError:
+        history = self._daemon.last_error(lease.profile)
+        if host is not None and host.stopping is not None:
+            return EngineDiedError(
+                f"{lease.profile} was stopped while it answered: {host.stopping}",
+                remedy="send the request again",
+            )
+        detail = f": {history}" if history and host is not None else ""
+        return EngineDiedError(
+            f"the engine of {lease.profile} broke off{detail}",
+            remedy=f"send the request again; see `llmd-ctl logs {lease.profile}`",
+        )
+
+    def health(self, port: int) -> dict[str, Any]:
+        """Whether the port can serve, and what is there."""
+        return self._daemon.health(port)
+
+    def models(self, port: int) -> list[ModelCard]:
+        """The profiles of *port*, or all on the gateway."""
+        return self._daemon.models(port)

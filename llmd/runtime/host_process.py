@@ -1,0 +1,383 @@
+"""One host as the daemon sees it: started or adopted, spoken to, stopped, and reaped.
+
+No decision is taken here. Waiting is done with futures and timers of the loop, so that an idle
+host costs no wake-up, and a cancelled caller leaves nothing half done.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from llmd.config.paths import SOCKET_PATH_MAX_BYTES
+from llmd.core.events import Failure
+from llmd.errors import ConfigError, HostStuckError
+from llmd.hosts.protocol import PROTOCOL, Launch
+from llmd.platform.spawn import Child, Exit, adopt, spawn
+from llmd.proxy.gate import Upstream
+from llmd.runtime.control import ControlClient, ControlLostError, ControlRefusedError
+from llmd.runtime.host_log import last_lines, rotate_log, size_of
+
+
+HOST_PROGRAM: Final = ("-m", "llmd.hosts")
+_CONNECT_PAUSE_S: Final = (0.002, 0.02)
+_STUCK_AFTER_S: Final = 5.0
+_EXIT_FOLLOWS_S: Final = 0.5
+"""How long after hanging up a host may take to be reaped, so that its exit can be reported."""
+
+
+class HostFailedError(Exception):
+    """The host did not start, or refused; `failure` says why. It still has to be stopped."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class HostProcess:
+    """A host's process, its control socket and its log.
+
+    Made with `start` or `adopt`; to be ended with `stop` in every case, also when it exited or
+    failed: that is what removes its sockets.
+
+    Attributes:
+        instance: A random name that only this host and its starters know.
+        kind: `mlx`, `llama` or `exec`.
+        pid: Of the process, which leads a session and group of its own.
+        exited: Settled with the `Exit` once the process is reaped; never cancelled.
+        upstream: Where requests go; None until a load is done.
+        log_path: What it and its engine print.
+    """
+
+    def __init__(
+        self, child: Child, *, kind: str, instance: str, directory: Path, log_path: Path
+    ) -> None:
+        self.kind = kind
+        self.instance = instance
+        self.pid = child.pid
+        self.log_path = log_path
+        self.upstream: Upstream | None = None
+        self.fingerprint: str | None = None
+        self.state = "idle"
+        self._child = child
+        self._directory = directory
+        self._log_from = 0
+        self._control: ControlClient | None = None
+        self._loop = asyncio.get_running_loop()
+        self._stopping = False
+        self._timers: list[asyncio.TimerHandle] = []
+        self.exited: asyncio.Future[Exit] = self._loop.create_future()
+        self._stuck: asyncio.Future[None] = self._loop.create_future()
+        child.on_exit(self._on_exit)
+
+    # --- beginnings -------------------------------------------------------------------------
+
+    @classmethod
+    async def start(
+        cls,
+        kind: str,
+        *,
+        directory: Path,
+        log_path: Path,
+        orphan_grace_s: float,
+        env: Mapping[str, str] | None = None,
+        python: str | Path = sys.executable,
+        program: Sequence[str] = HOST_PROGRAM,
+        timeout_s: float = 20.0,
+    ) -> "HostProcess":
+        """Start a host of *kind* and return once it answers on its control socket.
+
+        Args:
+            kind: `mlx`, `llama` or `exec`.
+            directory: For its sockets: private (0700), on a short path.
+            log_path: Appended to; rotated to `….1` when it has grown long.
+            orphan_grace_s: It ends itself after so long without a daemon.
+            env: Its whole environment; default: the daemon's.
+            python: The interpreter to run it with, as an absolute path.
+            program: The interpreter's arguments that name the host program.
+            timeout_s: For the first answer.
+
+        Raises:
+            ConfigError: The socket paths would be too long.
+            HostFailedError: It exited or said nothing; it is reaped already.
+
+        A cancelled caller leaves no process behind.
+        """
+        instance = secrets.token_hex(4)
+        control, upstream = (socket_path(directory, instance, name) for name in ("c", "u"))
+        rotate_log(log_path)
+        begins_at = size_of(log_path)
+        child = spawn(
+            [
+                python,
+                *program,
+                *("--kind", kind, "--instance", instance),
+                *("--control", control, "--upstream", upstream),
+                *("--orphan-grace", f"{orphan_grace_s:g}"),
+            ],
+            env=host_environment(os.environ if env is None else env),
+            log=log_path,
+        )
+        host = cls(child, kind=kind, instance=instance, directory=directory, log_path=log_path)
+        host._log_from = begins_at
+        try:
+            await host._attach(timeout_s)
+        except BaseException:
+            await host.stop(grace_s=0)
+            raise
+        return host
+
+    @classmethod
+    async def adopt(
+        cls,
+        *,
+        pid: int,
+        kind: str,
+        instance: str,
+        directory: Path,
+        log_path: Path,
+        timeout_s: float = 5.0,
+    ) -> "HostProcess":
+        """Take over a live host that an earlier daemon started.
+
+        The instance id on its control socket, not its number, proves that it is the one. Its
+        `upstream`, `fingerprint` and `state` are as it reports them; how it ends will be unknown.
+
+        Raises:
+            HostFailedError: Nobody answers, or somebody else; nothing was signalled.
+        """
+        host = cls(adopt(pid), kind=kind, instance=instance, directory=directory, log_path=log_path)
+        try:
+            await host._attach(timeout_s)
+        except BaseException:
+            host._detach()
+            raise
+        return host
+
+    async def _attach(self, timeout_s: float) -> None:
+        """Connect as soon as the control socket is there, and check who answers."""
+        path = socket_path(self._directory, self.instance, "c")
+        pause_s, longest_s = _CONNECT_PAUSE_S
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    if self.exited.done():
+                        raise HostFailedError(self.failure("the host exited at start"))
+                    try:
+                        self._control = await ControlClient.connect(path)
+                        break
+                    except OSError:
+                        await asyncio.sleep(pause_s)
+                        pause_s = min(pause_s * 1.5, longest_s)
+                hello = await self._control.request("hello")
+        except TimeoutError:
+            raise HostFailedError(
+                self.failure(f"the host did not answer for {timeout_s:g} s")
+            ) from None
+        except ControlLostError:
+            raise HostFailedError(await self._lost("the host ended at start")) from None
+        expected = {"protocol": PROTOCOL, "instance": self.instance, "pid": self.pid}
+        found = {key: hello.get(key) for key in expected}
+        if found != expected:
+            self._control.close()
+            raise HostFailedError(Failure(f"another program answers on {path}: {found}"))
+        self._heard(hello)
+
+    def _heard(self, answer: dict[str, Any]) -> None:
+        self.state = answer.get("state", self.state)
+        self.fingerprint = answer.get("fingerprint", self.fingerprint)
+        if (upstream := answer.get("upstream")) is not None:
+            self.upstream = Upstream(**upstream)
+
+    # --- requests ---------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Have it import its engine; returns when done.
+
+        Raises:
+            HostFailedError: It could not, or ended.
+        """
+        await self._request("prepare")
+        self.state = "prepared"
+
+    async def load(
+        self,
+        launch: Launch,
+        fingerprint: str,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Upstream:
+        """Have it run *launch*; returns once a one-token completion came back.
+
+        *on_progress* hears fractions from 0 to 1, if the engine can tell. Cancelling leaves the
+        load running: stop the host.
+
+        Raises:
+            HostFailedError: The load failed or took longer than `load_timeout_s`; the host is
+                not stopped yet.
+        """
+
+        def on_event(event: dict[str, Any]) -> None:
+            if on_progress is not None and event.get("event") == "progress":
+                on_progress(float(event["fraction"]))
+
+        self.state = "loading"
+        try:
+            async with asyncio.timeout(launch.load_timeout_s):
+                answer = await self._request(
+                    "load", on_event=on_event, launch=launch.to_wire(), fingerprint=fingerprint
+                )
+        except TimeoutError:
+            message = f"loading took longer than load_timeout, {launch.load_timeout_s:g} s"
+            raise HostFailedError(self.failure(message)) from None
+        self._heard({**answer, "state": "ready", "fingerprint": fingerprint})
+        assert self.upstream is not None  # noqa: S101 - part of the answer
+        return self.upstream
+
+    async def status(self) -> dict[str, Any]:
+        """Its state and the engine's own count of memory and requests.
+
+        A llama host answers nothing while it loads: give the call a time limit.
+
+        Raises:
+            HostFailedError: It ended.
+        """
+        return await self._request("status")
+
+    async def trim(self) -> int:
+        """Have it let go of prompt caches; the bytes that were freed.
+
+        Raises:
+            HostFailedError: It ended.
+        """
+        return int((await self._request("trim"))["freed_bytes"])
+
+    async def _request(
+        self, op: str, on_event: Callable[[dict[str, Any]], None] | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        try:
+            if self._control is None:
+                raise ControlLostError
+            return await self._control.request(op, on_event=on_event, **fields)
+        except ControlRefusedError as refusal:
+            self.state = "failed" if op in ("load", "prepare") else self.state
+            raise HostFailedError(self.failure(str(refusal), exit_code=refusal.exit_code)) from None
+        except ControlLostError:
+            raise HostFailedError(await self._lost(f"the host ended during {op}")) from None
+
+    # --- the end ----------------------------------------------------------------------------
+
+    async def stop(self, *, grace_s: float) -> Exit:
+        """Ask the host to exit, insist after *grace_s* seconds, and reap it.
+
+        Signals the whole process group. On return its memory is free and its sockets are gone.
+        Idempotent; a cancelled caller still leaves no process behind: timers of the loop go on to
+        kill it, and `exited` tells when that is done.
+
+        Raises:
+            HostStuckError: It outlived SIGKILL by 5 s; its memory stays taken.
+        """
+        if not self._stopping and not self.exited.done():
+            self._stopping = True
+            self.state = "stopping"
+            if grace_s > 0:
+                self._child.kill(signal.SIGTERM)
+            else:
+                self._kill()
+            self._timers = [
+                self._loop.call_later(grace_s, self._kill),
+                self._loop.call_later(grace_s + _STUCK_AFTER_S, self._give_up),
+            ]
+        await asyncio.wait((self.exited, self._stuck), return_when=asyncio.FIRST_COMPLETED)
+        if not self.exited.done():
+            raise HostStuckError(
+                f"the host {self.pid} is still there {_STUCK_AFTER_S:g} s after SIGKILL",
+                remedy="it hangs in the kernel (a dead disk or driver?); its memory stays charged",
+            )
+        return self.exited.result()
+
+    def kill(self) -> None:
+        """Send SIGKILL to the whole group, now."""
+        self._kill()
+
+    def _kill(self) -> None:
+        self._child.kill(signal.SIGKILL)
+
+    def _give_up(self) -> None:
+        if not self._stuck.done():
+            self._stuck.set_result(None)
+
+    def _on_exit(self, ended: Exit) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(self._reaped, ended)
+
+    def _reaped(self, ended: Exit) -> None:
+        self._detach()
+        for name in ("c", "u"):
+            with contextlib.suppress(OSError):
+                socket_path(self._directory, self.instance, name).unlink()
+        if not self.exited.done():
+            self.exited.set_result(ended)
+
+    def _detach(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+    def detach(self) -> None:
+        """Let go without stopping it: the host lives on for its orphan grace, to be adopted."""
+        self._detach()
+
+    # --- what happened ----------------------------------------------------------------------
+
+    async def _lost(self, message: str) -> Failure:
+        """The failure of a host that hung up, with its exit, which follows at once."""
+        await asyncio.wait((self.exited,), timeout=_EXIT_FOLLOWS_S)
+        return self.failure(message)
+
+    def failure(self, message: str = "", *, exit_code: int | None = None) -> Failure:
+        """Why this host is no good: *message*, its exit if it has ended, and the end of its log."""
+        ended = self.exited.result() if self.exited.done() else Exit(code=exit_code)
+        if not message:
+            message = f"the host ended: {ended}"
+        return Failure(message, exit_code=ended.code, signal=ended.signal, log_tail=self.log_tail())
+
+    def log_tail(self, lines: int = 20) -> tuple[str, ...]:
+        """The last *lines* that this run, or for an adopted host any run, printed."""
+        return last_lines(self.log_path, lines, begins_at=self._log_from)
+
+    def rename_log(self, path: Path) -> None:
+        """Give its log another name, when a spare becomes a profile's host.
+
+        What was at *path* becomes `….1`.
+        """
+        with contextlib.suppress(OSError):
+            rotate_log(path, limit_bytes=0)
+            self.log_path.rename(path)
+            self.log_path = path
+
+
+def socket_path(directory: Path, instance: str, name: str) -> Path:
+    """Where a host's control (`c`) or upstream (`u`) socket is.
+
+    Raises:
+        ConfigError: It would not fit a socket address.
+    """
+    path = directory / f"{name}-{instance}.sock"
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
+        raise ConfigError(
+            f"{path} is longer than a socket path may be ({SOCKET_PATH_MAX_BYTES} bytes)",
+            remedy="set LLMD_SOCKET to a path in a directory with a shorter name",
+        )
+    return path
+
+
+def host_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """*env* for a host: output unbuffered, so that the log has the last words of a crash."""
+    return {**env, "PYTHONUNBUFFERED": "1"}

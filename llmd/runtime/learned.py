@@ -1,0 +1,121 @@
+"""What hosts turned out to hold: high-water marks of earlier runs, kept across restarts.
+
+A mark belongs to one way of running one set of weights (its name changes with weights, context,
+sequences, prompt cache, engine and flags).
+
+A mark is only as good as the use behind it. The key-value cache of MLX grows with the conversation,
+so the mark of a day of short questions says little about the next long one. Therefore:
+
+- a mark above the estimate counts: the estimate was too low;
+- a mark below it counts only when it covers weights, runtime and the full caches all the same: then
+  everything that grows with use has grown, and only the guess for compute buffers was too high;
+- any other mark is from light use, and the estimate stands;
+- no mark counts for more than `EXCESS_MAX` times the estimate: after one leak the profile would
+  never be loaded again, and so never be measured again.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+from llmd.core.footprint import Footprint
+
+
+MARKS_MAX: Final = 512
+"""Kept at most; the ones longest unused go first."""
+
+FILE_MAX_BYTES: Final = 2**20
+EXCESS_MAX: Final = 1.5
+
+_VERSION: Final = 1
+
+
+def charge(estimate: Footprint, mark_bytes: int) -> int:
+    """What to charge by *estimate* and the high-water mark of earlier runs (0: there is none)."""
+    filled = estimate.total_bytes - estimate.compute_bytes
+    if mark_bytes > estimate.total_bytes:
+        return min(mark_bytes, int(estimate.total_bytes * EXCESS_MAX))
+    return mark_bytes if mark_bytes >= filled else estimate.total_bytes
+
+
+@dataclass(slots=True)
+class Learned:
+    """High-water marks by name, in order of use.
+
+    Attributes:
+        path: The file they are kept in.
+        warning: What was wrong with it, for the log; None when nothing was.
+    """
+
+    path: Path
+    warning: str | None = None
+    _marks: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the marks of earlier runs. A file that cannot be used is set aside, never fatal."""
+        try:
+            with path.open("rb") as file:
+                raw = file.read(FILE_MAX_BYTES + 1)
+        except FileNotFoundError:
+            return cls(path)
+        except OSError as error:
+            return cls(path, f"learned footprints in {path} cannot be read: {error.strerror}")
+        marks = _parse(raw)
+        if marks is not None:
+            return cls(path, None, marks)
+        aside = path.with_name(f"{path.name}.damaged")
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+        return cls(path, f"{path} was damaged and is now {aside.name}; footprints are learned anew")
+
+    def footprint(self, name: str, estimate: Footprint) -> int:
+        """Bytes to charge what *name* stands for; see `charge`."""
+        return charge(estimate, self._marks.get(name, 0))
+
+    def mark(self, name: str) -> int:
+        """The high-water mark in bytes; 0 when there is none."""
+        return self._marks.get(name, 0)
+
+    def record(self, name: str, peak_bytes: int) -> bool:
+        """Note that a run held *peak_bytes*; whether that is new and `save` is due."""
+        before = self._marks.pop(name, 0)
+        self._marks[name] = max(before, peak_bytes)
+        while len(self._marks) > MARKS_MAX:
+            del self._marks[next(iter(self._marks))]
+        return peak_bytes > before
+
+    def save(self) -> None:
+        """Replace the file in one step, readable by its owner alone.
+
+        Raises:
+            OSError: The directory cannot be written to; the marks stay in memory.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # mkstemp makes the file 0600.
+        descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump({"version": _VERSION, "marks": self._marks}, file, indent=1)
+            Path(name).replace(self.path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def _parse(raw: bytes) -> dict[str, int] | None:
+    """The marks in *raw*; None when it is not such a file."""
+    try:
+        data: Any = json.loads(raw) if len(raw) <= FILE_MAX_BYTES else None
+    except (ValueError, RecursionError):
+        return None
+    marks = data.get("marks") if isinstance(data, dict) else None
+    if not isinstance(marks, dict) or data.get("version") != _VERSION:
+        return None
+    if not all(type(value) is int and 0 <= value < 2**60 for value in marks.values()):
+        return None
+    return dict(list(marks.items())[-MARKS_MAX:])

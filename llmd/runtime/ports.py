@@ -1,0 +1,166 @@
+"""The ports that clients use: opened, kept, and closed again, following the configuration."""
+
+import asyncio
+import errno
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import psutil
+import structlog
+
+from llmd.config.models import Config
+from llmd.errors import PortInUseError
+from llmd.proxy.gate import Gate
+from llmd.proxy.guard import Guard
+from llmd.proxy.limits import Limits
+from llmd.proxy.listener import PortListener
+from llmd.proxy.pool import UpstreamPool
+
+
+RETRY_S: Final = 5.0
+"""Between attempts to open a port that another program holds."""
+
+log = structlog.get_logger("llmd.ports")
+
+
+class Ports:
+    """One listener for each port of the configuration.
+
+    A port that another program holds hinders no other: it is tried again until it is free, and
+    `errors` says meanwhile who has it.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        pool: UpstreamPool,
+        spawn_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any]],
+    ) -> None:
+        self._gate = gate
+        self._pool = pool
+        self._spawn_task = spawn_task
+        self._listeners: dict[int, PortListener] = {}
+        self._listen: tuple[str, ...] = ()
+        self._retry: asyncio.Task[Any] | None = None
+        self.errors: dict[int, PortInUseError] = {}
+
+    def addresses(self, port: int) -> tuple[str, ...]:
+        """Where *port* is open; empty when it is not."""
+        return self._listen if port in self._listeners else ()
+
+    async def open(self, config: Config) -> None:
+        """Open what *config* names and close what it no longer does.
+
+        Raises:
+            PortInUseError: Every port is taken, and none was open before.
+        """
+        wanted = {profile.port for profile in config.profiles.values()}
+        if config.gateway is not None:
+            wanted.add(config.gateway.port)
+        stale = set(self._listeners) - wanted if config.listen == self._listen else self._listeners
+        for port in tuple(stale):
+            self._listeners.pop(port).close()
+        self._listen = config.listen
+        guard, limits = terms_of(config)
+        for listener in self._listeners.values():
+            listener.replace_terms(guard, limits)
+        self.errors.clear()
+        for port in sorted(wanted - set(self._listeners)):
+            await self._open_one(port, config)
+        if self.errors and not self._listeners:
+            raise next(iter(self.errors.values()))
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._spawn_task(self._try_again(config)) if self.errors else None
+
+    async def _open_one(self, port: int, config: Config) -> None:
+        guard, limits = terms_of(config)
+        listener = PortListener(port, self._gate, guard, self._pool, limits)
+        try:
+            await listener.start(hosts=config.listen)
+        except OSError as error:
+            listener.close()
+            if port not in self.errors:
+                self.errors[port] = explain_bind(port, error)
+                log.error("port.unavailable", port=port, reason=self.errors[port].message)
+            return
+        self.errors.pop(port, None)
+        self._listeners[port] = listener
+        log.info("port.opened", port=port, addresses=config.listen)
+
+    async def _try_again(self, config: Config) -> None:
+        while self.errors:
+            await asyncio.sleep(RETRY_S)
+            for port in tuple(self.errors):
+                await self._open_one(port, config)
+
+    def stop_accepting(self) -> None:
+        """Let no new connection in."""
+        if self._retry is not None:
+            self._retry.cancel()
+        for listener in self._listeners.values():
+            listener.stop_accepting()
+
+    async def drain(self, *, timeout_s: float) -> None:
+        """Wait for answers that are still being written."""
+        drains = [listener.drain(timeout_s) for listener in self._listeners.values()]
+        await asyncio.gather(*drains)
+
+    async def close(self) -> None:
+        """Close every port and connection."""
+        if self._retry is not None:
+            self._retry.cancel()
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+
+
+def terms_of(config: Config) -> tuple[Guard, Limits]:
+    """Who may use the ports, and how much they take."""
+    guard = Guard(
+        allowed_hosts=config.allowed_hosts,
+        cors_origins=config.cors_origins,
+        api_keys=tuple(key.get_secret_value() for key in config.api_keys),
+        addresses=config.listen,
+    )
+    return guard, Limits(max_body_bytes=config.max_body)
+
+
+def explain_bind(port: int, error: OSError) -> PortInUseError:
+    """Why *port* could not be opened, who has it, and what to do."""
+    if error.errno == errno.EACCES:
+        return PortInUseError(
+            f"port {port} may not be opened by this user",
+            remedy="choose a port above 1023",
+        )
+    if error.errno != errno.EADDRINUSE:
+        return PortInUseError(
+            f"port {port} cannot be opened: {error.strerror}", remedy="check `listen`"
+        )
+    holder = who_listens(port)
+    if holder is None:
+        return PortInUseError(
+            f"port {port} is in use by another program",
+            remedy=f"find it with `lsof -nP -iTCP:{port} -sTCP:LISTEN`, or choose another port",
+        )
+    name, pid = holder
+    return PortInUseError(
+        f"port {port} is in use by {name} (pid {pid})",
+        remedy=f"stop it with `kill {pid}`, or choose another port",
+    )
+
+
+def who_listens(port: int) -> tuple[str, int] | None:
+    """Name and pid of the program that listens on *port*, as far as this user may know.
+
+    Asks each process by itself: on macOS the question for all at once needs root.
+    """
+    for process in psutil.process_iter(["name"]):
+        try:
+            connections = process.net_connections(kind="tcp")
+        except (psutil.Error, OSError):
+            continue
+        for connection in connections:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                return process.info["name"] or "a program", process.pid
+    return None

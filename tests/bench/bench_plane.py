@@ -1,0 +1,66 @@
+"""The data plane alone, for benchmarks: a gate that grants at once, one upstream."""
+
+import asyncio
+import resource
+from multiprocessing.connection import Connection
+
+import uvloop
+
+from llmd.proxy.gate import Destination, Lease, ModelCard, Upstream
+from llmd.proxy.guard import Guard
+from llmd.proxy.limits import Limits
+from llmd.proxy.listener import PortListener
+from llmd.proxy.pool import UpstreamPool
+
+
+class InstantGate:
+    """Grants every request a place at one upstream, before `arrive` returns."""
+
+    def __init__(self, path: str) -> None:
+        self.upstream = Upstream(path=path)
+        self.tickets = 0
+
+    def arrive(self, port, model, settled):
+        self.tickets += 1
+        settled(Lease(self.tickets, "bench", self.upstream))
+        return self.tickets
+
+    def leave(self, ticket, *, served):
+        pass
+
+    def waiting(self, ticket):
+        return "nothing"
+
+    def destination(self, port, model):
+        return Destination("bench")
+
+    def autopsy(self, lease, explained):
+        raise NotImplementedError
+
+    def health(self, port):
+        return {"ready": True}
+
+    def models(self, port):
+        return [ModelCard("bench", "ready")]
+
+
+def run(path: str, pipe: Connection) -> None:
+    """Serve until killed; sends the port, then answers each message with CPU seconds and memory."""
+
+    async def serve():
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as tasks:
+            pool = UpstreamPool(Limits(), tasks.create_task)
+            listener = PortListener(0, InstantGate(path), Guard(), pool, Limits())
+            await listener.start(hosts=["127.0.0.1"])
+            pipe.send(listener.port)
+
+            def report():
+                pipe.recv()
+                used = resource.getrusage(resource.RUSAGE_SELF)
+                pipe.send((used.ru_utime + used.ru_stime, used.ru_maxrss * 1024))
+
+            loop.add_reader(pipe.fileno(), report)
+            await loop.create_future()
+
+    uvloop.run(serve())

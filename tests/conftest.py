@@ -1,0 +1,31 @@
+"""What all tests share: the demo models, and short private directories."""
+
+import fcntl
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "build" / "demo"
+
+
+@pytest.fixture(scope="session")
+def demo_models():
+    """The directory of the demo models; made on first use, by one test process at a time."""
+    DEMO.parent.mkdir(exist_ok=True)
+    with (DEMO.parent / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        script = ROOT / "etc" / "demo" / "variants.py"
+        subprocess.run([sys.executable, str(script), str(DEMO)], check=True, capture_output=True)
+    return DEMO
+
+
+@pytest.fixture
+def short_dir():
+    """A private directory with a path short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="llmd-", dir="/tmp") as path:
+        yield Path(path)
