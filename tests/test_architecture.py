@@ -1,4 +1,4 @@
-"""The rules of the layout, read off the syntax trees: who imports whom, and that core never awaits."""
+"""The rules of the layout, read off the syntax trees: who imports whom; what core never does."""
 
 import ast
 from pathlib import Path

@@ -130,27 +130,9 @@ class AdminApi:
         work = self._operator.load(name, pin=wanted.pin, ttl_s=ttl_s, progress=feed.put)
         if wire.NDJSON not in request.headers.get("Accept", ""):
             return _json(await self._carry_out(work))
-        events = self._load_events(work, feed)
+        settled = self._commands.begin(_settle(work, feed))
+        events = _load_events(settled, feed)
         return await self._stream(request, wire.NDJSON, events, msgspec.json.encode)
-
-    async def _load_events(
-        self, work: Coroutine[Any, Any, wire.LoadReport], feed: "_ProgressFeed"
-    ) -> AsyncIterator[wire.LoadEvent]:
-        """Progress, then how it ended."""
-
-        async def settle() -> wire.LoadEvent:
-            try:
-                return wire.LoadEvent(event="done", report=await work)
-            except Exception as error:  # noqa: BLE001  # rendered, and logged when unexpected
-                body = error_body(error)
-                return wire.LoadEvent(event="error", error=body.error)
-            finally:
-                feed.close()
-
-        settled = self._commands.begin(settle())
-        async for stage, fraction in feed:
-            yield wire.LoadEvent(event="progress", stage=stage, fraction=fraction)
-        yield await asyncio.shield(settled)
 
     async def unload(self, request: web.Request) -> web.StreamResponse:
         """Drain and unload one profile."""
@@ -267,6 +249,27 @@ class _ProgressFeed:
             self._changed.clear()
 
 
+async def _settle(
+    work: Coroutine[Any, Any, wire.LoadReport], feed: _ProgressFeed
+) -> wire.LoadEvent:
+    """How the load ended."""
+    try:
+        return wire.LoadEvent(event="done", report=await work)
+    except Exception as error:  # noqa: BLE001  # rendered, and logged when unexpected
+        return wire.LoadEvent(event="error", error=error_body(error).error)
+    finally:
+        feed.close()
+
+
+async def _load_events(
+    settled: asyncio.Future[wire.LoadEvent], feed: _ProgressFeed
+) -> AsyncIterator[wire.LoadEvent]:
+    """Progress, then how it ended."""
+    async for stage, fraction in feed:
+        yield wire.LoadEvent(event="progress", stage=stage, fraction=fraction)
+    yield await asyncio.shield(settled)
+
+
 def _json(answer: wire.Wire, *, status: int = 200) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(answer) + b"\n", status=status, content_type=wire.JSON
@@ -309,6 +312,7 @@ def _stream_options(request: web.Request) -> dict[str, Any]:
     if follow not in _FLAGS:
         raise InvalidRequestError("`follow` is 0 or 1", param="follow")
     lines = request.query.get("lines", str(DEFAULT_LINES))
-    if not (lines.isascii() and lines.isdigit() and int(lines) <= MAX_LINES):
+    numeric = lines.isascii() and lines.isdigit() and len(lines) <= len(str(MAX_LINES))
+    if not numeric or int(lines) > MAX_LINES:
         raise InvalidRequestError(f"`lines` is a number from 0 to {MAX_LINES}", param="lines")
     return {"follow": _FLAGS[follow], "lines": int(lines)}

@@ -1,4 +1,4 @@
-"""The typed client of the admin API: synchronous, on the standard library, quick to import.
+"""The typed client of the admin API: synchronous, and quick to import.
 
 Each request opens a connection of its own. Streams are iterators; closing one (or abandoning it)
 closes its connection.
@@ -10,7 +10,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -19,6 +18,7 @@ import msgspec
 
 import llmd
 from llmd.admin import wire
+from llmd.admin.answer import Answer, BadAnswerError, request
 from llmd.admin.operator import Progress
 from llmd.config.paths import SOCKET_PATH_MAX_BYTES
 from llmd.errors import DaemonNotRunningError, LlmdError
@@ -148,7 +148,7 @@ class AdminClient:
         """The last lines of a host's log, or the daemon's own; then each new one."""
         path = _of(profile, "logs") if profile else "/v1/logs"
         for line in self._stream(path, follow=follow, lines=lines):
-            yield line.decode(errors="replace").rstrip("\n")
+            yield line.decode(errors="replace")
 
     # --- the connection --------------------------------------------------------------------------
 
@@ -189,35 +189,33 @@ class AdminClient:
         *,
         accept: str = wire.JSON,
         timeout_s: float | None = ANSWER_TIMEOUT_S,
-    ) -> Iterator[HTTPResponse]:
+    ) -> Iterator[Answer]:
         """Send a request and yield its answer, which is a success; close the connection at the end.
 
         Raises:
             LlmdError: As the class says.
         """
-        connection = _UnixConnection(self._path, timeout_s)
-        try:
-            connection.connect()
-            headers = {"Accept": accept, "Content-Type": wire.JSON, "Connection": "close"}
-            text = msgspec.json.encode(body) if body is not None else None
-            connection.request(method, path, body=text, headers=headers)
-            response = connection.getresponse()
-            self._compare_versions(response.headers.get(wire.VERSION_HEADER))
-            if response.status >= 400:
-                raise _answered(response)
-            yield response
-        except TimeoutError as error:
-            raise NoAnswerError(
-                f"llmd did not answer within {timeout_s:.0f} s",
-                remedy="see its log; if it hangs for good, stop the process and start it again",
-            ) from error
-        except (ConnectionError, HTTPException) as error:
-            raise NoAnswerError(
-                "llmd ended the connection before it had answered",
-                remedy="llmd-ctl status tells whether it still runs",
-            ) from error
-        finally:
-            connection.close()
+        text = msgspec.json.encode(body) if body is not None else b""
+        headers = {"Accept": accept, "Content-Type": wire.JSON}
+        with _dial(self._path, timeout_s) as sock, sock.makefile("rb") as stream:
+            try:
+                sock.sendall(request(method, path, text, headers))
+                answer = Answer(stream)
+                self._compare_versions(answer.headers.get(wire.VERSION_HEADER.lower()))
+                if answer.status >= HTTPStatus.BAD_REQUEST:
+                    raise _answered(answer)
+                yield answer
+            except TimeoutError as error:
+                within = f" within {timeout_s:.0f} s" if timeout_s else ""
+                raise NoAnswerError(
+                    f"llmd did not answer{within}",
+                    remedy="see its log; if it hangs for good, stop the process and start it again",
+                ) from error
+            except (ConnectionError, BadAnswerError) as error:
+                raise NoAnswerError(
+                    "llmd ended the connection before it had answered",
+                    remedy="llmd-ctl status tells whether it still runs",
+                ) from error
 
     def _compare_versions(self, theirs: str | None) -> None:
         if self._on_version is not None and theirs and theirs != llmd.__version__:
@@ -225,48 +223,49 @@ class AdminClient:
             tell(theirs)
 
 
-class _UnixConnection(HTTPConnection):
-    """HTTP over the socket at *path*; the `Host` is always localhost."""
+@contextmanager
+def _dial(path: Path, timeout_s: float | None) -> Iterator[socket.socket]:
+    """A connection to the socket at *path*, closed at the end.
 
-    def __init__(self, path: Path, timeout_s: float | None) -> None:
-        super().__init__("localhost")
-        self._path = path
-        self._timeout_s = timeout_s
-
-    def connect(self) -> None:
-        """Dial.
-
-        Raises:
-            DaemonNotRunningError: There is no socket, or nobody behind it.
-            SocketDeniedError: It is not ours to use.
-            NoAnswerError: It is there, and does not accept.
-        """
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self._timeout_s)
+    Raises:
+        DaemonNotRunningError: There is no socket, or nobody behind it.
+        SocketDeniedError: It is not ours to use.
+        NoAnswerError: It is there, and does not accept.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout_s)
         try:
-            self.sock.connect(os.fspath(self._path))
+            sock.connect(os.fspath(path))
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
             raise DaemonNotRunningError(
-                f"no llmd answers on {self._path}",
+                f"no llmd answers on {path}",
                 remedy="start it with `llmd serve`, or name its socket with --socket",
             ) from error
         except PermissionError as error:
             raise SocketDeniedError(
-                f"{self._path} belongs to another user",
+                f"{path} belongs to another user",
                 remedy="run llmd-ctl as the user that runs llmd",
             ) from error
         except OSError as error:
-            if len(os.fsencode(self._path)) > SOCKET_PATH_MAX_BYTES:
-                raise NoAnswerError(
-                    f"the socket path {self._path} is longer than {SOCKET_PATH_MAX_BYTES} bytes",
-                    remedy="choose a shorter one with --socket or LLMD_SOCKET",
-                ) from error
-            if isinstance(error, TimeoutError) or error.errno == errno.EAGAIN:
-                raise TimeoutError from error
-            raise NoAnswerError(
-                f"cannot use the socket {self._path}: {error.strerror or error}",
-                remedy="name llmd's socket with --socket",
-            ) from error
+            raise _no_answer(path, error) from error
+        yield sock
+
+
+def _no_answer(path: Path, error: OSError) -> NoAnswerError:
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
+        return NoAnswerError(
+            f"the socket path {path} is longer than {SOCKET_PATH_MAX_BYTES} bytes",
+            remedy="choose a shorter one with --socket or LLMD_SOCKET",
+        )
+    if isinstance(error, TimeoutError) or error.errno == errno.EAGAIN:
+        return NoAnswerError(
+            f"whoever listens on {path} is too busy to answer",
+            remedy="try again; if it hangs for good, stop the process and start it again",
+        )
+    return NoAnswerError(
+        f"cannot use the socket {path}: {error.strerror or error}",
+        remedy="name llmd's socket with --socket",
+    )
 
 
 def _of(profile: str, verb: str) -> str:
@@ -283,12 +282,12 @@ def _decode(text: bytes, kind: type[T]) -> T:
         ) from error
 
 
-def _answered(response: HTTPResponse) -> LlmdError:
-    text = response.read()
+def _answered(answer: Answer) -> LlmdError:
+    text = answer.read()
     try:
-        return AnsweredError(msgspec.json.decode(text, type=wire.ErrorBody).error, response.status)
+        return AnsweredError(msgspec.json.decode(text, type=wire.ErrorBody).error, answer.status)
     except msgspec.DecodeError:
         return NoAnswerError(
-            f"whatever listens there is not llmd: it answered {response.status} {response.reason}",
+            f"whatever listens there is not llmd: it answered {answer.status} {answer.reason}",
             remedy="name llmd's socket with --socket",
         )

@@ -254,7 +254,7 @@ class DaemonOperator:
             for record in events.recent(lines):
                 yield record
             return
-        async with contextlib.aclosing(events.follow(lines)) as records:  # type: ignore[type-var]
+        async with contextlib.aclosing(events.follow(lines)) as records:
             async for record in records:
                 yield record
 
@@ -269,7 +269,7 @@ class DaemonOperator:
             for line in self._lines.recent(lines):
                 yield line
             return
-        async with contextlib.aclosing(self._lines.follow(lines)) as fresh:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._lines.follow(lines)) as fresh:
             async for line in fresh:
                 yield line
 

@@ -5,7 +5,6 @@ import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from aiohttp import web
@@ -16,6 +15,7 @@ from llmd.admin.api import MAX_BODY_BYTES, AdminApi
 from llmd.admin.failures import guard, render_failures, request_id
 from llmd.admin.operator import Operator
 from llmd.admin.socket import BACKLOG, ControlSocket
+from llmd.errors import ShuttingDownError
 
 
 T = TypeVar("T")
@@ -73,12 +73,7 @@ class AdminServer:
         await _ControlSite(self._runner, self._control).start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         self._closing = True
         try:
             for stream in self._streams:
@@ -88,14 +83,21 @@ class AdminServer:
             self._control.close()
             for task in self._running:
                 task.cancel()
-            await self._commands.__aexit__(kind, error, trace)
+            # Without the error of the body, which would come out wrapped in a group.
+            await self._commands.__aexit__(None, None, None)
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Run *work* to its end, whatever becomes of the client that asked for it.
 
         Its exception belongs to whoever awaits the future; when nobody does any more it is dropped,
         and never ends the group.
+
+        Raises:
+            ShuttingDownError: The server closes.
         """
+        if self._closing:
+            work.close()
+            raise ShuttingDownError("llmd is stopping", remedy="start it again with `llmd serve`")
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
 

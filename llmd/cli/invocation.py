@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
-from click.shell_completion import CompletionItem
 
 import llmd
 from llmd.config.paths import socket_path
 
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from llmd.admin.client import AdminClient
 
 
@@ -108,8 +109,10 @@ class Command(click.Command):
 
 def complete_profile(
     ctx: click.Context, _param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+) -> "list[CompletionItem]":
     """Profile names for the shell; none when no daemon answers."""
+    from click.shell_completion import CompletionItem
+
     from llmd.errors import LlmdError
 
     invocation = ctx.find_object(Invocation) or Invocation()

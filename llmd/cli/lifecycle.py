@@ -166,27 +166,15 @@ def plan(invocation: Invocation, *, profile: str) -> None:
 
 
 def _plan_lines(report: wire.PlanReport) -> Iterator[str]:
+    verdict = "fits" if report.fits else "does not fit"
+    yield f"{report.profile} {verdict}{f': {report.reason}' if report.reason else ''}"
     need, free = describe_bytes(report.need_bytes), describe_bytes(report.free_bytes)
-    expected = (
-        f", in about {describe_seconds(report.expected_s)}" if report.expected_s is not None else ""
-    )
-    if report.fits and not report.evict:
-        yield f"{report.profile} can be loaded{expected}"
-    elif report.fits:
-        count = "1 eviction" if len(report.evict) == 1 else f"{len(report.evict)} evictions"
-        yield f"{report.profile} can be loaded after {count}{expected}"
-    else:
-        yield f"{report.profile} cannot be loaded now"
-    yield f"  needs {need}; {free} free"
+    yield f"  needs {need}, {free} free"
     for victim in report.evict:
-        cost = (
-            f", whose return would take {describe_seconds(victim.cost_s)}"
-            if victim.cost_s is not None
-            else ""
-        )
-        yield f"  evicts {victim.profile}: {describe_bytes(victim.bytes)}{cost}"
-    if report.reason:
-        yield f"  {report.reason}"
+        again = f", loaded again in {describe_seconds(victim.cost_s)}" if victim.cost_s else ""
+        yield f"  evicts {victim.profile} ({describe_bytes(victim.bytes)}{again})"
+    if report.fits and report.expected_s is not None:
+        yield f"  takes about {describe_seconds(report.expected_s)}"
 
 
 @click.command(cls=Command)

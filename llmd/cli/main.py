@@ -5,6 +5,7 @@ is one line on stderr that says what happened and what to do. A command's module
 the command is named, so that `status` need not wait for what `load` draws.
 """
 
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -86,11 +87,18 @@ class _PipeClosedError(Exception):
     """Whoever read our output has seen enough."""
 
 
+_EPILOG: Final = """\b
+Shell completion, in ~/.bashrc (zsh and fish likewise):
+  eval "$(_LLMD_CTL_COMPLETE=bash_source llmd-ctl)"
+"""
+
+
 @click.command(
     "llmd-ctl",
     cls=LazyGroup,
     params=shared_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
 )
 @click.version_option(llmd.__version__, prog_name="llmd-ctl", message="%(prog)s %(version)s")
 @click.pass_context
@@ -101,6 +109,9 @@ def cli(ctx: click.Context) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `llmd-ctl` and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an odd locale must not end a command
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 

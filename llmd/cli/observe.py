@@ -10,7 +10,7 @@ import click
 
 from llmd.admin import wire
 from llmd.cli.invocation import FC, Command, Invocation, pass_invocation, profile_argument
-from llmd.cli.terminal import Palette, describe_bytes, describe_seconds
+from llmd.cli.terminal import Palette, describe_bytes, describe_seconds, harmless, is_terminal
 
 
 _NAME_COLUMNS: Final = 18
@@ -41,8 +41,9 @@ def logs(invocation: Invocation, *, profile: str | None, follow: bool, lines: in
     source = invocation.client().logs(profile, follow=follow, lines=lines)
     try:
         if not invocation.as_json:
+            clean = harmless if is_terminal(sys.stdout) else str
             for line in source:
-                invocation.say(line)
+                invocation.say(clean(line))
         elif follow:
             for line in source:
                 invocation.emit_line({"line": line})
@@ -106,25 +107,35 @@ def _clock(time: object) -> str:
 
 def _field(key: str, value: object) -> str:
     """A field with its unit, which its name tells; nothing when there is nothing to say."""
-    if value is None or value in ("", [], {}):
-        return ""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and key.endswith("_bytes"):
-        return f"{_label(key[:-6])}{describe_bytes(int(value))}"  # type: ignore[call-overload]
-    if number and key == "seconds":
-        return describe_seconds(float(value))  # type: ignore[arg-type]
-    if number and key.endswith("_s"):
-        return f"{_label(key[:-2])}{describe_seconds(float(value))}"  # type: ignore[arg-type]
-    if isinstance(value, str):
-        return f"{_label(key)}{_one_line(value)}"
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return f"{_label(key)}{', '.join(value)}"
-    return f"{_label(key)}{json.dumps(value, ensure_ascii=False)}"
+    match value:
+        case None | False | "" | []:
+            return ""
+        case True:
+            return _label(key).rstrip()
+        case int() | float():
+            return _number(key, value)
+        case str():
+            return f"{_label(key)}{_one_line(value)}"
+        case list() if all(isinstance(item, str) for item in value):
+            return f"{_label(key)}{', '.join(value)}"
+        case _:
+            return f"{_label(key)}{json.dumps(value, ensure_ascii=False)}"
+
+
+def _number(key: str, value: float) -> str:
+    name, _, unit = key.rpartition("_")
+    match unit:
+        case "bytes":
+            return f"{_label(name)}{describe_bytes(int(value))}"
+        case "s" | "seconds":
+            return f"{_label(name)}{describe_seconds(value)}"
+        case _:
+            return f"{_label(key)}{value}"
 
 
 def _label(key: str) -> str:
-    return f"{key.replace('_', ' ')} "
+    return f"{key.replace('_', ' ')} " if key else ""
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+    return harmless(" ".join(str(text).split()))

@@ -15,7 +15,7 @@ from llmd.admin import wire
 from llmd.admin.client import AnsweredError
 from llmd.admin.names import find_profile
 from llmd.cli.invocation import Command, Invocation, complete_profile, pass_invocation
-from llmd.cli.terminal import Palette, describe_seconds, is_terminal, note
+from llmd.cli.terminal import Palette, describe_seconds, harmless, is_terminal, note
 from llmd.errors import LlmdError
 
 
@@ -165,6 +165,8 @@ class _Answer:
 
     def _show(self, text: str, section: str) -> None:
         self._clear_comment()
+        if self._terminal:
+            text = harmless(text)
         if self._section == "reasoning" and section == "answer":
             text = ("\n" if self._ends_line else "\n\n") + text.lstrip("\n")
         self._section = section
@@ -178,7 +180,7 @@ class _Answer:
     def _comment(self, text: str) -> None:
         """What the daemon says while it waits; one line, until the answer begins."""
         if self._waiting and text and self._first_s is None:
-            sys.stderr.write(f"{_CLEAR_LINE}{text[:79]}")
+            sys.stderr.write(f"{_CLEAR_LINE}{harmless(text)[:79]}")
             sys.stderr.flush()
             self._comment_shown = True
 

@@ -16,6 +16,7 @@ from llmd.cli.terminal import (
     describe_bytes,
     describe_seconds,
     is_terminal,
+    rows,
 )
 from llmd.errors import DaemonNotRunningError, LlmdError
 
@@ -43,9 +44,10 @@ _BAR_COLUMNS: Final = 30
 _NAME: Final = 1  # the column that is cut when there is not enough room
 _PINNED: Final = " (pinned)"
 _INDENT: Final = " " * 6
-_CLEAR: Final = "\x1b[H"
+_HOME: Final = "\x1b[H"
 _CLEAR_LINE, _CLEAR_BELOW = "\x1b[K", "\x1b[J"
-_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+# Without the cursor, and without wrapping lines in a narrow window; and as it was.
+_BEGIN_WATCH, _END_WATCH = "\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\n"
 
 
 @click.command(cls=Command)
@@ -81,7 +83,7 @@ def _watch(invocation: Invocation, interval: float) -> None:
     client, palette = invocation.client(), Palette.of(sys.stdout)
     terminal = is_terminal(sys.stdout) and not invocation.as_json
     if terminal:
-        sys.stdout.write(_HIDE_CURSOR + _CLEAR + _CLEAR_BELOW)
+        sys.stdout.write(_BEGIN_WATCH + _HOME + _CLEAR_BELOW)
     try:
         while True:
             try:
@@ -99,7 +101,8 @@ def _watch(invocation: Invocation, interval: float) -> None:
                     continue
                 lines = render(now, palette=palette, width=columns(sys.stdout))
             if terminal:
-                sys.stdout.write(_CLEAR + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines))
+                shown = lines[: rows(sys.stdout) - 1]
+                sys.stdout.write(_HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in shown))
                 sys.stdout.write(_CLEAR_BELOW)
             else:
                 sys.stdout.write("\n".join(lines) + "\n\n")
@@ -109,7 +112,7 @@ def _watch(invocation: Invocation, interval: float) -> None:
         return
     finally:
         if terminal:
-            sys.stdout.write(_SHOW_CURSOR)
+            sys.stdout.write(_END_WATCH)
             sys.stdout.flush()
 
 
@@ -137,37 +140,38 @@ def _head(now: wire.Status, palette: Palette, width: int) -> Iterator[str]:
             "dim",
         )
     for warning in (*([now.config_error] if now.config_error else []), *now.warnings):
-        yield palette.paint(palette.cut(f"! {' '.join(warning.split())}", width), "yellow")
+        for line in palette.wrap(f"! {warning}", width, lines=3):
+            yield palette.paint(line, "yellow")
 
 
 def _table(now: wire.Status, palette: Palette, width: int) -> Iterator[str]:
     """One row for each profile under its port; what needs words goes on a line below its row."""
-    rows: list[tuple[Cell, ...]] = [_HEADINGS]
+    table: list[tuple[Cell, ...]] = [_HEADINGS]
     below: dict[int, list[str]] = {}
     for port in now.ports:
         label = Cell(str(port.port), right=True)
         remarks = [palette.paint(f"not open: {port.error}", "red")] if port.error else []
         if port.gateway:
             busy = str(port.in_flight) if port.in_flight else "-"
-            rows.append(_row(label, Cell("(gateway)", "dim"), busy=busy))
-            below[len(rows) - 1] = remarks
+            table.append(_row(label, Cell("(gateway)", "dim"), busy=busy))
+            below[len(table) - 1] = remarks
         for profile in now.profiles:
             if profile.port == port.port:
-                rows.append(_profile_row(profile, label))
-                below[len(rows) - 1] = [*remarks, *_remarks(profile, palette, width)]
+                table.append(_profile_row(profile, label))
+                below[len(table) - 1] = [*remarks, *_remarks(profile, palette, width)]
                 label, remarks = Cell("", right=True), []
-    for number, line in enumerate(palette.table(_fit(rows, palette, width))):
+    for number, line in enumerate(palette.table(_fit(table, palette, width))):
         yield line
         for remark in below.get(number, ()):
             yield _INDENT + remark
 
 
-def _fit(rows: list[tuple[Cell, ...]], palette: Palette, width: int) -> list[tuple[Cell, ...]]:
+def _fit(table: list[tuple[Cell, ...]], palette: Palette, width: int) -> list[tuple[Cell, ...]]:
     """Cut the names so that the table is no wider than *width*."""
-    columns = list(zip(*rows, strict=True))
+    by_column = list(zip(*table, strict=True))
     others = sum(
         2 + max(len(cell.text) for cell in column)
-        for number, column in enumerate(columns)
+        for number, column in enumerate(by_column)
         if number != _NAME
     )
     room = max(8, width - others)
@@ -177,7 +181,7 @@ def _fit(rows: list[tuple[Cell, ...]], palette: Palette, width: int) -> list[tup
             row[_NAME]._replace(text=_cut_name(row[_NAME].text, room, palette)),
             *row[_NAME + 1 :],
         )
-        for row in rows
+        for row in table
     ]
 
 

@@ -19,6 +19,10 @@ _STYLES: Final = {
     "cyan": "36",
 }
 _DEFAULT_COLUMNS: Final = 80
+_DEFAULT_ROWS: Final = 24
+_CONTROLS: Final = dict.fromkeys(
+    code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
+)
 
 
 class Cell(NamedTuple):
@@ -101,6 +105,22 @@ def is_terminal(stream: TextIO) -> bool:
         return False
 
 
+def harmless(text: str) -> str:
+    """*text* without control characters but tab and line end.
+
+    What a model or an engine wrote must not move the cursor, retitle the window, or type.
+    """
+    return text.translate(_CONTROLS)
+
+
+def rows(stream: TextIO) -> int:
+    """How high *stream*'s terminal is; 24 when there is no telling."""
+    try:
+        return os.get_terminal_size(stream.fileno()).lines or _DEFAULT_ROWS
+    except (OSError, ValueError):
+        return _DEFAULT_ROWS
+
+
 def columns(stream: TextIO) -> int:
     """How wide *stream* is: its terminal's width, else COLUMNS, else 80."""
     try:
@@ -147,6 +167,8 @@ __all__ = [
     "describe_bytes",
     "describe_seconds",
     "describe_victims",
+    "harmless",
     "is_terminal",
     "note",
+    "rows",
 ]

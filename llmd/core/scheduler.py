@@ -334,7 +334,7 @@ class Scheduler:
     def _failed(
         self, slot: Slot, held: Resident, event: HostExited, now: float, *, loading: bool
     ) -> None:
-        """A host ended that nobody had told to: back off unless it had been of use."""
+        """A host ended that nobody had told to: back off, unless it is the first time in use."""
         if slot.wants == held.profile:
             slot.wants = None
         history = self._book.histories[held.profile]
@@ -346,8 +346,9 @@ class Scheduler:
         }  # fmt: skip
         self._emit(Note("load.failed" if loading else "host.died", fields))
         history.last_error = words
-        if not loading and held.served and not history.failures:
-            return  # those who wait get a fresh host at once
+        if not loading and not history.failures:
+            history.failures = 0 if held.served else 1
+            return  # those who wait get a fresh host at once; a second time they do not
         if failure is None or held.profile not in self._book.profiles:
             return
         error = history.failed(now, held.profile, failure)

@@ -43,8 +43,10 @@ def upstream_for_remote(profile: RemoteProfile, env: Mapping[str, str]) -> Upstr
             )
         headers["Authorization"] = f"Bearer {key}"
     port = parts.port or (443 if tls else 80)
-    name = parts.hostname or ""
-    shown = f"[{name}]" if ":" in name else name
-    headers["Host"] = shown if parts.port is None else f"{shown}:{port}"
-    prefix = parts.path.rstrip("/")
-    return Upstream(host=name, port=port, tls=tls, prefix=prefix or "/v1", headers=headers)
+    return Upstream(
+        host=parts.hostname or "",
+        port=port,
+        tls=tls,
+        prefix=parts.path.rstrip("/") or "/v1",
+        headers=headers,
+    )

@@ -26,6 +26,7 @@ import secrets
 import shutil
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,6 +44,7 @@ _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.1
 _ANSWER_WITHIN_S: Final = 10.0
 _KILLED_WITHIN_S: Final = 5.0
+_OUR_TURN_S: Final = 0.2
 
 log = logging.getLogger("llmd.host")
 
@@ -58,7 +60,7 @@ class ExecEngine:
         self._server: Child | None = None
         self._stop_grace_s = 10.0
         self._serving = False
-        self._stopping = False
+        self._stopping = threading.Event()
 
     def prepare(self) -> None:
         """Nothing to import."""
@@ -66,7 +68,7 @@ class ExecEngine:
     def load(self, launch: Launch) -> dict[str, Any]:
         """See `Engine.load`."""
         options = launch.options
-        words = {"{socket}": os.fspath(self._socket), "{key}": secrets.token_urlsafe(32)}
+        words = {"{socket}": os.fspath(self._socket), "{key}": secrets.token_hex(32)}
         argv = list(options["argv"])
         on_socket = any("{socket}" in word for word in argv)
         words["{port}"] = str(0 if on_socket else free_port())
@@ -111,7 +113,7 @@ class ExecEngine:
 
     def stop(self, *, attended: bool) -> None:
         """End the server and reap it; SIGKILL after its grace."""
-        self._stopping = True
+        self._stopping.set()
         leader = os.getpgrp() == os.getpid()
         if self._server is not None and self._server.exit is None:
             if leader:  # its helpers are in our group as well
@@ -151,7 +153,9 @@ class ExecEngine:
             )
 
     def _on_exit(self, ended: Exit) -> None:
-        if self._serving and not self._stopping:
+        # A SIGTERM for the whole group may reach the server first; ours is on its way then.
+        asked = ended.clean or ended.signal == "SIGTERM"
+        if self._serving and not self._stopping.wait(_OUR_TURN_S if asked else 0):
             self.on_death(f"the server ended: {ended}", exit_status(ended))
 
 

@@ -11,7 +11,7 @@ Options of the launch:
 | `draft_model` | directory of a small model for speculative decoding; turns batching off |
 | `adapters` | directory of LoRA adapters |
 | `buffer_cache_bytes` | bound of freed buffers that MLX keeps for reuse |
-| `args` | flags of mlx_lm.server, as far as `_flags` knows them |
+| `args` | flags of mlx_lm.server, as far as `parse_flags` knows them |
 """
 
 import argparse
@@ -81,7 +81,7 @@ class MlxEngine:
         """See `Engine.load`."""
         options = launch.options
         directory = _model_directory(Path(options["model"]))
-        args = _flags(launch)
+        args = parse_flags(launch)
         self._weights_bytes = sum(f.stat().st_size for f in directory.glob("*.safetensors"))
         self.prepare()
         from mlx_lm.utils import maybe_set_recommended_wired_limit
@@ -183,7 +183,7 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _flags(launch: Launch) -> argparse.Namespace:
+def parse_flags(launch: Launch) -> argparse.Namespace:
     """What mlx_lm.server would have parsed from its command line.
 
     Raises:

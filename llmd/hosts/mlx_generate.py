@@ -7,7 +7,9 @@ mlx_lm's business. Weights and caches are touched on the generation thread alone
 import argparse
 import concurrent.futures
 import gc
+import logging
 import queue
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -23,15 +25,28 @@ from mlx_lm.server import (
     Response,
     ResponseGenerator,
     SamplingArguments,
+    TimeBudget,
 )
 
+
+_LOOK_EVERY_S: Final = 0.05
+_XTC_THRESHOLD_MAX: Final = 0.5
+_SURVIVABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError)
+"""What Python code raises over a request; the device's failures are RuntimeErrors."""
 
 _TIDY_AFTER_S: Final = 5.0
 """Idle for so long, buffers kept for reuse go back to the system; once, then it sleeps for good."""
 
 
+log = logging.getLogger("llmd.host")
+
+
 class CancelledError(Exception):
     """The client is gone."""
+
+
+class EngineFailedError(RuntimeError):
+    """Generation broke down under a request; the model is still there."""
 
 
 class ContextExceededError(ValueError):
@@ -48,8 +63,9 @@ class Provider(ModelProvider):  # type: ignore[misc]
     """The one model of this process, whatever a request asks for."""
 
     def load_default(self) -> None:
-        """Load it; on the generation thread."""
-        self._load(self.cli_args.model, self.cli_args.adapter_path, self.cli_args.draft_model)
+        """Load it, once; on the generation thread."""
+        if self.model is None:
+            self._load(self.cli_args.model, self.cli_args.adapter_path, self.cli_args.draft_model)
 
     def load(self, *_args: Any, **_options: Any) -> tuple[Any, Any]:
         """The resident model and its tokenizer."""
@@ -107,6 +123,11 @@ class Inbox:
             self._context.stop()
         self._queue.put(CancelledError())
 
+    def fail(self, error: Exception) -> None:
+        """Nothing more will come; from the generation thread."""
+        self.cancelled = True
+        self._queue.put(error)
+
     def get(self, timeout_s: float | None = None) -> Any:
         """The next item.
 
@@ -125,7 +146,8 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
     """Runs requests on the generation thread, batched where mlx_lm can.
 
     *loaded* is settled by that thread: None, or why the model could not be loaded. *on_death* is
-    called when the thread ends later, which nothing but a new process can mend.
+    called when the device fails later, which nothing but a new process can mend. What a request
+    alone can provoke, such as a parameter that mlx_lm checks too late, ends the requests in flight.
     """
 
     def __init__(
@@ -138,13 +160,17 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
     ) -> None:
         self.loaded: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.generated_tokens = 0
+        self._inboxes: weakref.WeakSet[Inbox] = weakref.WeakSet()
         self._context_tokens = context_tokens
         self._on_death = on_death
         super().__init__(provider, prompt_cache)
+        # How long a batch runs before it looks for newcomers and for clients that left.
+        self._time_budget = TimeBudget(budget=_LOOK_EVERY_S)
 
     def submit(self, request: CompletionRequest, args: GenerationArguments) -> Inbox:
         """Queue a request; its context comes first out of the inbox, then its tokens, then None."""
         inbox = Inbox(self._count)
+        self._inboxes.add(inbox)
         self.requests.put((inbox, request, args))
         return inbox
 
@@ -168,11 +194,17 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
             Exception: It does not.
         """
         inbox = self.submit(
-            CompletionRequest("text", "a", [], None, None), _one_token(self.cli_args)
+            CompletionRequest("text", "a", [], None, None), one_token(self.cli_args)
         )
         while inbox.get() is not None:
             pass
         self.call(lambda: self.prompt_cache.trim_to(n_sequences=0))
+
+    def stop_and_join(self) -> None:
+        """End the generation thread, and wait for it."""
+        self._stop = True
+        self.requests.put(lambda: None)  # it may be asleep
+        self.join()
 
     def _count(self) -> None:
         self.generated_tokens += 1  # on the generation thread alone
@@ -180,14 +212,27 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
     # --- mlx_lm's seams ---------------------------------------------------------------------
 
     def _run_generate(self) -> None:
-        try:
-            self._generate()
-        except BaseException as error:  # noqa: BLE001 - the thread's last word
+        while True:
+            try:
+                self._generate()
+            except _SURVIVABLE as error:
+                if not self.loaded.done():
+                    self.loaded.set_exception(error)
+                    return
+                log.exception("generation failed")
+                for inbox in tuple(self._inboxes):
+                    inbox.fail(EngineFailedError(str(error)))
+                continue
+            except BaseException as error:  # noqa: BLE001 - the thread's last word
+                self._end(error)
+            return
+
+    def _end(self, error: BaseException) -> None:
+        if self.loaded.done():
             self._generation_failed = True
-            if self.loaded.done():
-                self._on_death(error)
-            else:
-                self.loaded.set_exception(error)
+            self._on_death(error)
+        else:
+            self.loaded.set_exception(error)
 
     def _next_request(self, timeout: float | None = None) -> Any:
         """The next request; None when there is none and a batch to go on with.
@@ -203,6 +248,8 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
                 return None
             if callable(item):
                 item()
+                if self._stop:
+                    return None
             elif not item[0].cancelled:
                 return item
 
@@ -221,11 +268,28 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
         if prompt_tokens >= self._context_tokens:
             raise ContextExceededError(prompt_tokens, self._context_tokens)
         args.max_tokens = min(args.max_tokens, self._context_tokens - prompt_tokens)
+        config = getattr(self.model_provider.model, "args", None)
+        check_sampling(args, getattr(config, "vocab_size", None) or tokenizer.vocab_size)
         return tokenized
 
     def _serve_single(self, request: Any, stream: Any) -> None:
         request[0].alone = True
         super()._serve_single(request, stream)
+
+
+def check_sampling(args: GenerationArguments, vocabulary: int) -> None:
+    """Refuse, or put right, what mlx_lm would find wrong only in the middle of a batch.
+
+    Raises:
+        ValueError: A parameter is out of its range.
+    """
+    if args.sampling.top_k >= vocabulary:
+        args.sampling.top_k = 0  # that many are all of them
+    if args.sampling.xtc_threshold > _XTC_THRESHOLD_MAX:
+        raise ValueError(f"xtc_threshold must be at most {_XTC_THRESHOLD_MAX}")
+    for token in args.logits.logit_bias or ():
+        if not 0 <= token < vocabulary:  # mlx would write there all the same
+            raise ValueError(f"logit_bias names {token}, which is not a token of this model")
 
 
 def release_buffers() -> None:
@@ -259,7 +323,8 @@ def tokens(
             on_progress(*item)
 
 
-def _one_token(args: argparse.Namespace) -> GenerationArguments:
+def one_token(args: argparse.Namespace) -> GenerationArguments:
+    """The parameters of the shortest request there is."""
     return GenerationArguments(
         # As the handler describes it: another description would not join the same batch.
         model=ModelDescription(model=args.profile, draft="default_model", adapter=None),

@@ -44,6 +44,18 @@ class RequestError(Exception):
 _PINNED: Final = ("draft_model", "adapters")
 """Fields that name what to load; the profile has decided that."""
 
+_NOT_FOR_TEMPLATES: Final = {
+    "chat_template",  # a program, run while everybody else waits
+    "tokenize",
+    "tools",
+    "messages",
+    "conversation",
+    "add_generation_prompt",
+    "return_tensors",
+    "return_dict",
+    "tokenizer_kwargs",
+}
+
 _FLOATS: Final = ("xtc_probability", "xtc_threshold")
 
 
@@ -78,8 +90,7 @@ def edit_body(body: Any, *, chat: bool, profile: str) -> dict[str, Any]:
     options = edited.pop("stream_options", None)
     if isinstance(options, dict):
         edited["stream_options"] = {"include_usage": bool(options.get("include_usage"))}
-    if not isinstance(edited.get("chat_template_kwargs", {}), dict):
-        raise RequestError("must be an object", param="chat_template_kwargs")
+    _check_template_kwargs(edited.get("chat_template_kwargs", {}))
     if chat:
         edited["messages"] = _messages(edited.get("messages"))
     else:
@@ -92,6 +103,15 @@ def _edit_stop(edited: dict[str, Any]) -> None:
     if not isinstance(stop, str | list) or not all(isinstance(word, str) for word in stop):
         raise RequestError("stop must be a string or a list of strings", param="stop")
     edited["stop"] = [word for word in ([stop] if isinstance(stop, str) else stop) if word]
+
+
+def _check_template_kwargs(given: Any) -> None:
+    if not isinstance(given, dict):
+        raise RequestError("chat_template_kwargs must be an object", param="chat_template_kwargs")
+    if taken := _NOT_FOR_TEMPLATES & given.keys():
+        raise RequestError(
+            f"chat_template_kwargs cannot set {min(taken)}", param="chat_template_kwargs"
+        )
 
 
 def _edit_text(edited: dict[str, Any]) -> None:

@@ -3,13 +3,21 @@
 import re
 from typing import Final
 
-from llmd.errors import InvalidRequestError
+from llmd.errors import InvalidRequestError, TooLargeError, describe_bytes
 
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\Z")
 _MAX_LINE: Final = 4096
 """A chunk-size line or trailer line longer than this is nobody's."""
 _MAX_TRAILERS: Final = 64 * 2**10
+
+
+def body_too_large(max_bytes: int) -> TooLargeError:
+    """The refusal of a body that passes *max_bytes*."""
+    return TooLargeError(
+        f"the request body is larger than {describe_bytes(max_bytes)}",
+        remedy="send less, or raise `max_body`",
+    )
 
 
 class ChunkedBody:
@@ -19,9 +27,10 @@ class ChunkedBody:
     pipelined request may follow in the same read.
     """
 
-    __slots__ = ("_left", "_rest", "_trailer_bytes", "body", "complete")
+    __slots__ = ("_left", "_max_bytes", "_rest", "_trailer_bytes", "body", "complete")
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self.body = bytearray()
         self.complete = False
         self._left = 0
@@ -35,6 +44,7 @@ class ChunkedBody:
 
         Raises:
             InvalidRequestError: The coding is broken, or could be read in two ways.
+            TooLargeError: The body has, or is about to have, more than *max_bytes*.
         """
         if self._rest:
             data = self._rest + data
@@ -79,6 +89,8 @@ class ChunkedBody:
         if match is None:
             raise InvalidRequestError("a chunk size is not a hexadecimal number")
         chunk_bytes = int(match[1], 16)
+        if len(self.body) + chunk_bytes > self._max_bytes:
+            raise body_too_large(self._max_bytes)
         if chunk_bytes:
             self._left = chunk_bytes + 2
         else:

@@ -177,9 +177,7 @@ class Exchange:
             raise RuntimeError("a connection without a lease")
         self._fire(T.CONNECTED)
         self._connection = connection
-        head = request_head(
-            request, lease.upstream, body_bytes=len(request.body), request_id=self._request_id
-        )
+        head = request_head(request, lease.upstream, self._request_id)
         connection.send(self, head, request.body, head_only=request.method == b"HEAD")
         if self._client.write_paused:
             connection.pause()

@@ -122,9 +122,9 @@ class PortListener:
             raise
         return bound
 
-    def replace_guard(self, guard: Guard) -> None:
-        """Judge further requests by *guard*: the configuration was reloaded."""
-        self._service.guard = guard
+    def replace_terms(self, guard: Guard, limits: Limits) -> None:
+        """Judge further requests by *guard* and *limits*: the configuration was reloaded."""
+        self._service.guard, self._service.limits = guard, limits
 
     def stop_accepting(self) -> None:
         """Close the listening sockets; connections go on. Idempotent."""

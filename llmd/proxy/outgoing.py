@@ -1,40 +1,35 @@
 """The request as a host gets to see it."""
 
+from typing import Final
+
 from llmd.proxy.gate import Upstream
 from llmd.proxy.request import Request
 
 
-def request_head(
-    request: Request, upstream: Upstream, *, body_bytes: int, request_id: bytes
-) -> bytes:
-    """The head for the engine: the client's, without what is not for it, plus the host's own."""
+_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+
+
+def request_head(request: Request, upstream: Upstream, request_id: bytes) -> bytes:
+    """The head for the engine: the client's, without what is not for it, plus the host's own.
+
+    The body goes along as it is now, with a Content-Length however it came.
+    """
     target = request.target
     if upstream.prefix:
         if target == b"/v1" or target.startswith((b"/v1/", b"/v1?")):
             target = target[3:]
         target = upstream.prefix.rstrip("/").encode() + target
-    lines = b"".join(request.forward)
+    lines = request.forward
     if upstream.headers:
         replaced = {name.lower().encode() for name in upstream.headers}
-        if any(line.partition(b":")[0].lower() in replaced for line in request.forward):
-            lines = b"".join(
-                line for line in request.forward if line.partition(b":")[0].lower() not in replaced
-            )
-        lines += "".join(
-            f"{name}: {value}\r\n" for name, value in upstream.headers.items()
-        ).encode()
-    length = b"Content-Length: %d\r\n" % body_bytes if body_bytes or request.length else b""
-    return (
-        b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bAccept-Encoding: identity\r\nX-Request-Id: %b\r\n\r\n"
-        % (
-            request.method,
-            target,
-            host_header(upstream),
-            lines,
-            length,
-            request_id,
-        )
-    )
+        lines = [line for line in lines if line.partition(b":")[0].lower() not in replaced]
+        lines += [f"{name}: {value}".encode() for name, value in upstream.headers.items()]
+    if request.body or request.method in _WITH_BODY:
+        lines = [*lines, b"Content-Length: %d" % len(request.body)]
+    start = b"%b %b HTTP/1.1" % (request.method, target)
+    host = b"Host: %b" % host_header(upstream)
+    name = b"X-Request-Id: %b" % request_id
+    return b"\r\n".join([start, host, *lines, b"Accept-Encoding: identity", name, b"", b""])
 
 
 def host_header(upstream: Upstream) -> bytes:

@@ -27,5 +27,7 @@ ENDS_WITH_DONE: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 def canonical(path: str) -> str:
     """*path* as the names above have it: with `/v1`, which many clients leave out."""
+    if path in JSON_ENDPOINTS:
+        return path
     path = path.rstrip("/") or "/"
     return path if path.startswith("/v1/") else "/v1" + path

@@ -1,8 +1,7 @@
 """What a request says about itself: `model` and `stream`, read without building its document."""
 
 import json
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -11,8 +10,7 @@ from llmd.proxy.paths import JSON_ENDPOINTS
 from llmd.proxy.request import Request
 
 
-@dataclass(frozen=True, slots=True)
-class Peek:
+class Peek(NamedTuple):
     """The fields that placing a request depends on."""
 
     model: str | None = None
@@ -45,10 +43,10 @@ def look(request: Request, path: str) -> Peek:
     if request.method != b"POST":
         return NOTHING
     if path in JSON_ENDPOINTS:
-        if request.types.get(b"content-encoding", b"identity").lower() != b"identity":
+        if request.fields.get(b"content-encoding", b"identity").lower() != b"identity":
             raise InvalidRequestError("a compressed request body is not understood here")
         return peek(request.body)
-    if b"json" in request.types.get(b"content-type", b"").lower():
+    if b"json" in request.fields.get(b"content-type", b"").lower():
         try:
             return peek(request.body)
         except InvalidRequestError:

@@ -5,12 +5,13 @@ request behind it stays untouched until its turn. No socket and no clock.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import httptools
 
-from llmd.errors import HeaderTooLargeError, InvalidRequestError, TooLargeError, UnsupportedError
-from llmd.proxy.chunks import ChunkedBody
+from llmd.errors import HeaderTooLargeError, InvalidRequestError, UnsupportedError
+from llmd.proxy.chunks import ChunkedBody, body_too_large
 from llmd.proxy.headers import NOT_FORWARDED, ONCE
 from llmd.proxy.limits import Limits
 
@@ -19,6 +20,11 @@ METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE
 
 _TYPES: Final = frozenset({b"content-type", b"content-encoding"})
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
+_SHORT: Final = 256
+_SILENT: Final = object()
+"""llhttp only checks; without callbacks it copies nothing into Python."""
 _TOKEN_START: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -26,8 +32,8 @@ class Request:
     """One request. `body` is whole once the reader says so.
 
     Attributes:
-        forward: Complete header lines for the engine.
-        fields: The headers in `NOT_FORWARDED`, by lower-case name.
+        forward: Header lines for the engine, without their line ends.
+        fields: The headers that llmd reads, by lower-case name; most of them are not passed on.
         length: What Content-Length says; -1 for a chunked body, 0 without a body.
     """
 
@@ -42,7 +48,6 @@ class Request:
         "minor",
         "path",
         "target",
-        "types",
     )
 
     def __init__(self) -> None:
@@ -52,7 +57,6 @@ class Request:
         self.minor = 1
         self.forward: list[bytes] = []
         self.fields: dict[bytes, bytes] = {}
-        self.types: dict[bytes, bytes] = {}
         self.length = 0
         self.keep_alive = True
         self.expects_continue = False
@@ -75,12 +79,10 @@ class RequestReader:
         "_body_left",
         "_buffer",
         "_chunked",
-        "_count",
         "_limits",
         "_parser",
         "_request",
         "_seen",
-        "_trailing",
         "_upgraded",
     )
 
@@ -89,12 +91,10 @@ class RequestReader:
         self._buffer = b""
         self._seen = 0
         """How much of the buffer was searched for the end of a head in vain."""
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = httptools.HttpRequestParser(_SILENT)
         self._request: Request = Request()
-        self._count = 0
         self._body_left = 0
         self._chunked: ChunkedBody | None = None
-        self._trailing = False
         self._upgraded = False
 
     @property
@@ -144,8 +144,7 @@ class RequestReader:
             raise InvalidRequestError("this is not an HTTP request", remedy=hint)
         if len(buffer) > self._limits.max_head_bytes:
             raise self._head_too_large()
-        start = max(0, self._seen - 1)
-        if buffer.count(b"\n", start) != buffer.count(b"\r\n", start):
+        if _BARE_LF.search(buffer, self._seen):
             raise InvalidRequestError("a header line ends without CR LF")
         self._seen = max(0, len(buffer) - 3)
 
@@ -156,28 +155,38 @@ class RequestReader:
 
     def _parse(self, head: bytes) -> Request:
         request = self._request = Request()
-        self._count = 0
-        self._trailing = self._upgraded = False
-        parser = self._parser
-        line = head[: head.index(b"\r\n")]
-        if line.count(b" ") != 2 or not line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
-            raise self._odd_request_line(line)
-        request.minor = line[-1] - 0x30
-        request.keep_alive = request.minor == 1
+        self._upgraded = False
+        lines = head.split(b"\r\n")
+        parts = lines[0].split(b" ")
+        version = _VERSIONS.get(parts[-1])
+        if len(parts) != 3 or version is None:
+            raise self._odd_request_line(lines[0])
+        if len(lines) - 3 > self._limits.max_headers:
+            raise HeaderTooLargeError(
+                f"the request has more than {self._limits.max_headers} headers"
+            )
         try:
-            parser.feed_data(head)
+            self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             # An offer (h2c, WebSocket) that a server may ignore. The parser is done for.
             self._upgraded = True
-            self._parser = httptools.HttpRequestParser(self)
+            self._parser = httptools.HttpRequestParser(_SILENT)
         except httptools.HttpParserError as exc:
-            cause = exc.__context__
-            if isinstance(cause, HeaderTooLargeError | InvalidRequestError):
-                raise cause from None
             raise InvalidRequestError(f"malformed request: {exc}") from None
-        request.method = method = line[: line.index(b" ")]
+        request.method = method = parts[0]
         if method not in METHODS:
             raise UnsupportedError(f"llmd does not serve {method.decode('latin-1')} requests")
+        request.minor = version
+        request.keep_alive = version == 1
+        request.target = parts[1]
+        # llhttp has seen to it that each line is `name:value`, without folding or stray CR and LF.
+        forward = request.forward
+        for line in lines[1:-2]:
+            read = _understand_again(line) if len(line) < _SHORT else _understand(line)
+            if read is None:
+                forward.append(line)
+            else:
+                _note(request, line, *read)
         self._target(request)
         self._framing(request)
         return request
@@ -186,33 +195,6 @@ class RequestReader:
         if re.search(rb" HTTP/[023-9](\.\d)?\Z", line):
             return UnsupportedError("llmd speaks HTTP/1.1 and HTTP/1.0")
         return InvalidRequestError("malformed request line")
-
-    def on_url(self, url: bytes) -> None:
-        """Of llhttp."""
-        self._request.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Of llhttp: sort a header where it belongs. Trailers are dropped."""
-        if self._trailing:
-            return
-        self._count += 1
-        if self._count > self._limits.max_headers:
-            raise HeaderTooLargeError(
-                f"the request has more than {self._limits.max_headers} headers"
-            )
-        lower = name.lower()
-        request = self._request
-        if lower in NOT_FORWARDED:
-            fields = request.fields
-            if lower in fields:
-                if lower in ONCE:
-                    raise InvalidRequestError(f"the header {lower.decode('latin-1')} comes twice")
-                value = fields[lower] + b", " + value
-            fields[lower] = value
-            return
-        if lower in _TYPES:
-            request.types[lower] = value
-        request.forward.append(b"%b: %b\r\n" % (name, value))
 
     def _target(self, request: Request) -> None:
         """Split the target; the authority of an absolute one is the Host (RFC 9112, 3.2.2)."""
@@ -243,7 +225,7 @@ class RequestReader:
             if coding.strip().lower() != b"chunked":
                 raise UnsupportedError("of the transfer codings only `chunked` is spoken here")
             request.length = -1
-            self._chunked = ChunkedBody()
+            self._chunked = ChunkedBody(self._limits.max_body_bytes)
         elif length is not None:
             digits = length.strip(b" \t")
             if not digits.isdigit() or len(digits) > 18:
@@ -253,12 +235,6 @@ class RequestReader:
             request.expects_continue = (
                 request.minor == 1 and fields.get(b"expect", b"").lower() == b"100-continue"
             )
-
-    def _body_too_large(self) -> TooLargeError:
-        return TooLargeError(
-            f"the request body is larger than {self._limits.max_body_bytes} bytes",
-            remedy="send less, or raise `max_body`",
-        )
 
     # --- the body ---
 
@@ -277,7 +253,7 @@ class RequestReader:
             return True
         request = self._request
         if request.length > self._limits.max_body_bytes:
-            raise self._body_too_large()
+            raise body_too_large(self._limits.max_body_bytes)
         if not data:
             return False
         if len(data) > left:
@@ -300,8 +276,6 @@ class RequestReader:
             return False
         self._buffer = b""
         rest = chunked.feed(data)
-        if len(chunked.body) > self._limits.max_body_bytes:
-            raise self._body_too_large()
         self._pass(data[: len(data) - len(rest)] if rest else data)
         if not chunked.complete:
             return False
@@ -315,11 +289,32 @@ class RequestReader:
         if self._upgraded:
             # Its parser was replaced and knows nothing of this body.
             return
-        self._trailing = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
             raise InvalidRequestError(f"malformed request body: {exc}") from None
+
+
+def _note(request: Request, line: bytes, name: bytes, value: bytes) -> None:
+    fields = request.fields
+    if name in fields:
+        if name in ONCE:
+            raise InvalidRequestError(f"the header {name.decode('latin-1')} comes twice")
+        value = fields[name] + b", " + value
+    fields[name] = value
+    if name in _TYPES:
+        request.forward.append(line)
+
+
+def _understand(line: bytes) -> tuple[bytes, bytes] | None:
+    """Name and value of a header line that llmd reads; None for one that is only passed on."""
+    name, _, value = line.partition(b":")
+    name = name.lower()
+    return (name, value.strip(b" \t")) if name in NOT_FORWARDED or name in _TYPES else None
+
+
+_understand_again: Final = lru_cache(maxsize=1024)(_understand)
+"""A client sends nearly the same lines with each request."""
 
 
 def _apply_connection(request: Request, connection: bytes) -> None:

@@ -8,8 +8,9 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import ItemsView, Iterable
-from dataclasses import dataclass
+from collections.abc import ItemsView
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Final, Literal
@@ -77,7 +78,7 @@ class Entry:
         return self.recipe.unsupported if self.recipe is not None else frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Catalogue:
     """All profiles of one configuration, by name, in file order."""
 
@@ -112,6 +113,19 @@ class Catalogue:
     def items(self) -> ItemsView[str, Entry]:
         """Names and profiles."""
         return self.entries.items()
+
+    @cached_property
+    def faulty(self) -> frozenset[str]:
+        """Profiles that cannot be loaded."""
+        return frozenset(n for n, e in self.entries.items() if e.residency.fault is not None)
+
+    def examine(self, name: str, learned: Learned) -> "Catalogue | None":
+        """Look at one profile again; None when it is as it was."""
+        before = self.entries[name]
+        entry = look_at(before.profile, self.config, find_installed(), learned)
+        if entry.residency.fault is not None:
+            return None
+        return replace(self, entries={**self.entries, name: entry})
 
     @property
     def residencies(self) -> tuple[Residency, ...]:

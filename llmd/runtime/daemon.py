@@ -52,6 +52,9 @@ from llmd.runtime.ports import Ports
 FORCE_S: Final = 5.0
 """After `drain_timeout`, for hosts to end once their requests are cut."""
 
+EXAMINE_S: Final = 1.0
+"""Between two looks at a profile that cannot be loaded; each may walk `models_dirs`."""
+
 log = structlog.get_logger("llmd")
 
 
@@ -101,6 +104,7 @@ class Daemon:
         self._tasks: asyncio.TaskGroup
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
+        self._examined_s: dict[str, float] = {}
         self.hosting = Hosting(
             spawn_task=self.spawn_task, post=self.dispatch, forget=self.pool.forget,
             learn=self._learn,
@@ -173,10 +177,23 @@ class Daemon:
         """
         before = self.config
         self.catalogue = await asyncio.to_thread(Catalogue.build, config, self.learned)
+        self._examined_s.clear()
         self.hosting.orphan_grace_s = config.orphan_grace
         self._configure()
         await self.ports.open(config)
         return before, self.catalogue
+
+    async def examine(self, profile: str) -> None:
+        """Look again at a profile that could not be loaded: its weights may have arrived."""
+        now = clock.now()
+        if now - self._examined_s.get(profile, -EXAMINE_S) < EXAMINE_S:
+            return
+        self._examined_s[profile] = now
+        catalogue = self.catalogue
+        mended = await asyncio.to_thread(catalogue.examine, profile, self.learned)
+        if mended is not None and catalogue is self.catalogue:
+            self.catalogue = mended
+            self._configure()
 
     def _configure(self) -> None:
         self.dispatch(ConfigReplaced(self.catalogue.rules, self.catalogue.residencies))
@@ -241,9 +258,8 @@ class Daemon:
         if settled is None:
             return
         assert host is not None, "a grant names a live host"  # noqa: S101
-        assert host.entry is not None, "with a profile"  # noqa: S101
         assert host.upstream is not None, "that is ready"  # noqa: S101
-        entry = host.entry
+        entry = self.catalogue[effect.profile]  # not the host's: `defaults` may have changed since
         settled(Lease(effect.ticket, effect.profile, host.upstream, entry.edits, entry.unsupported))
 
     def _refuse(self, effect: Refuse) -> None:
@@ -278,6 +294,9 @@ class Daemon:
         Raises:
             LlmdError: What stood in the way.
         """
+        if profile in self.catalogue.faulty:
+            self._examined_s.pop(profile, None)
+            await self.examine(profile)
         return await self._command(LoadRequested(self.new_ticket(), profile, pin, ttl_s))
 
     async def unload(self, profile: str) -> Complete:

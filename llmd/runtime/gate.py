@@ -26,8 +26,19 @@ class DaemonGate:
         """Post the request; a ready host settles it before this returns."""
         ticket = self._daemon.new_ticket()
         self._daemon.waiting[ticket] = settled
+        if self._daemon.catalogue.faulty:
+            name = self._daemon.scheduler.destination(port, model)
+            if name in self._daemon.catalogue.faulty:
+                self._daemon.spawn_task(self._examine_first(ticket, port, model, name))
+                return ticket
         self._daemon.dispatch(RequestArrived(ticket, port, model))
         return ticket
+
+    async def _examine_first(self, ticket: int, port: int, model: str | None, name: str) -> None:
+        """Weights that were missing may be there now: look before refusing."""
+        await self._daemon.examine(name)
+        if ticket in self._daemon.waiting:  # its client has not hung up
+            self._daemon.dispatch(RequestArrived(ticket, port, model))
 
     def leave(self, ticket: int, *, served: bool) -> None:
         """Give the place back."""

@@ -46,6 +46,8 @@ class Host:
         entry: The profile that it runs, or will; None for a spare without one.
         stopping: Why it was told to end; then its exit is no failure.
         assigned: Settled when a spare gets its profile.
+        told: Set when it was told to end.
+        gone: Set when it is reaped.
         progress: How far the load is, 0 to 1; None while unknown.
         peak_bytes: The most that was measured.
     """
@@ -59,7 +61,7 @@ class Host:
     stopping: str | None = None
     progress: float | None = None
     peak_bytes: int = 0
-    exit_failure: Failure | None = None
+    told: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -136,6 +138,7 @@ class Hosting:
         if host is None or host.stopping is not None:
             return
         host.stopping = effect.reason
+        host.told.set()
         if not host.assigned.done():
             host.assigned.cancel()
         if host.process is not None:
@@ -162,22 +165,20 @@ class Hosting:
             await self._end(host)
         if host.stopping is None and failure is None and host.process is not None:
             failure = host.process.failure()
-        host.exit_failure = None if host.stopping else failure
         if host.upstream is not None:
             self._forget(host.upstream)
         if host.entry is not None and host.peak_bytes:
             self._learn(host.entry, host.peak_bytes)
         del self._hosts[host.number]
         log.info("host.exited", host=host.number, profile=host.name, reason=host.stopping)
-        self._post(HostExited(host.number, host.exit_failure))
+        self._post(HostExited(host.number, None if host.stopping else failure))
         host.gone.set()
 
     async def _be_remote(self, host: Host) -> None:
         assert host.entry is not None, "a remote host has its profile from the start"  # noqa: S101
         host.upstream = host.entry.remote
         self._post(HostReady(host.number))
-        while host.stopping is None:
-            await asyncio.get_running_loop().create_future()
+        await host.told.wait()
 
     async def _be_process(self, host: Host) -> None:
         path = self._log_dir / f"{'spare' if host.entry is None else host.name}.log"

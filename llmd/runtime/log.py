@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -54,7 +54,7 @@ class Ring(Generic[T]):
         items = list(self._items)
         return items if count is None else items[max(0, len(items) - count) :]
 
-    async def follow(self, count: int = 0) -> AsyncIterator[T]:
+    async def follow(self, count: int = 0) -> AsyncGenerator[T, None]:
         """The last *count* items, then each new one; without end, and without polling.
 
         Nothing is missed in between, unless the reader lags. It must be closed (`aclose`) or
@@ -108,7 +108,7 @@ class EventLog:
         """The last *count* records, oldest first."""
         return self._ring.recent(count)
 
-    def follow(self, count: int = 0) -> AsyncIterator[dict[str, Any]]:
+    def follow(self, count: int = 0) -> AsyncGenerator[dict[str, Any], None]:
         """The last *count* records, then each new one."""
         return self._ring.follow(count)
 
@@ -127,7 +127,7 @@ class LineLog:
         """The last *count* lines, oldest first."""
         return self._ring.recent(count)
 
-    def follow(self, count: int = 0) -> AsyncIterator[str]:
+    def follow(self, count: int = 0) -> AsyncGenerator[str, None]:
         """The last *count* lines, then each new one."""
         return self._ring.follow(count)
 
@@ -151,7 +151,10 @@ def configure(level: str, *, log_file: Path | None, stream: TextIO | None = None
     ]
     plain = _formatter(shared, structlog.dev.ConsoleRenderer(colors=False, pad_event_to=24))
     as_json = _formatter(
-        shared, structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()
+        shared,
+        structlog.processors.dict_tracebacks,
+        _what_first,
+        structlog.processors.JSONRenderer(),
     )
     coloured = structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"), pad_event_to=24)
 
@@ -197,6 +200,14 @@ def _formatter(
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
     )
+
+
+def _what_first(
+    _logger: Any, _method: str, line: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """When and what, then the keys: people read these lines, too."""
+    first = {key: line.pop(key) for key in ("timestamp", "level", "event") if key in line}
+    return {**first, **line}
 
 
 class _RingHandler(logging.Handler):

@@ -1,6 +1,9 @@
+import http.client
+import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +29,32 @@ def server(short_dir: Path) -> Iterator[Served]:
 @pytest.fixture
 def client(server: Served) -> AdminClient:
     return AdminClient(server.path)
+
+
+class Raw(http.client.HTTPConnection):
+    """HTTP as anybody could speak it to the socket."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=10)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(os.fspath(self.path))
+
+
+@pytest.fixture
+def ask(server: Served) -> Callable[..., tuple[http.client.HTTPResponse, bytes]]:
+    """One request, with any headers; its answer and the answer's body."""
+
+    def ask(method, path, body=None, **headers):
+        connection = Raw(server.path)
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        text = response.read()
+        connection.close()
+        return response, text
+
+    return ask

@@ -69,7 +69,9 @@ class Caller(asyncio.Protocol):
                 return
             head = buffer[:end].lower()
             at = head.index(b"content-length:") + 15
-            self.expected = end + 4 + int(head[at : head.find(b"\r", at) if b"\r" in head[at:] else end])
+            self.expected = (
+                end + 4 + int(head[at : head.find(b"\r", at) if b"\r" in head[at:] else end])
+            )
         if len(buffer) < self.expected:
             self.buffer = buffer
             return
@@ -250,7 +252,10 @@ def table(results):
         paced["through"]["delay_s"],
         us,
     )
-    for name, key in (("CPU per request, µs", "cpu_per_request_s"), ("CPU per chunk, µs", "cpu_per_chunk_s")):
+    for name, key in (
+        ("CPU per request, µs", "cpu_per_request_s"),
+        ("CPU per chunk, µs", "cpu_per_chunk_s"),
+    ):
         if key in results:
             print(f"{name:42}{'':10}{us(results[key])}")
     if "peak_memory_bytes" in results:

@@ -396,9 +396,12 @@ def test_host_that_dies_in_use_is_started_again_for_those_who_wait():
     assert waiting in world.granted
 
 
-def test_host_that_dies_before_it_served_anybody_backs_off():
+def test_host_that_dies_again_before_it_served_anybody_backs_off():
     world = five()
     resident(world, "chat")
+    world.gone("chat", CRASH)
+    world.ask(8082)
+    world.ready("chat")
     world.gone("chat", CRASH)
     assert isinstance(world.refused[world.ask(8082)], LoadFailedError)
 

@@ -83,9 +83,9 @@ def mlx(demo_models, **options):
     """Options of an MLX launch for the demo model."""
     return {
         "model": os.fspath(demo_models / "tiny-mlx"),
-        "context": 2048,
+        "context": 1024,
         "parallel": 3,
-        "prompt_cache_bytes": 2 * 2**20,
+        "prompt_cache_bytes": 2**20,
         **options,
     }
 

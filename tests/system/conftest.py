@@ -1,5 +1,4 @@
 import contextlib
-import os
 import tempfile
 from pathlib import Path
 
@@ -23,9 +22,9 @@ def running(config):
             yield daemon
         finally:
             status = daemon.stop()
-            left = os.listdir(Path(path) / "s")
+            left = {file.name for file in (Path(path) / "s").iterdir()}
             assert status == 0, daemon.log()
-            assert set(left) <= {"llmd.sock.lock"}, f"sockets left behind: {left}"
+            assert left <= {"llmd.sock.lock"}, f"sockets left behind: {left}"
 
 
 def demo_config(demo_models):

@@ -78,7 +78,9 @@ class Llmd:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(40)
-        gone, alive = psutil.wait_procs([psutil.Process(p) for p in hosts if psutil.pid_exists(p)], 5)
+        gone, alive = psutil.wait_procs(
+            [psutil.Process(p) for p in hosts if psutil.pid_exists(p)], 5
+        )
         for process in alive:
             process.kill()
         assert not alive, f"hosts outlived their daemon: {alive} {gone}"

@@ -212,13 +212,13 @@ def test_second_daemon_on_the_same_socket_is_refused_and_the_first_goes_on(raw):
 
 
 def test_stale_socket_file_is_replaced(short_dir, demo_models):
-    daemon = Llmd(short_dir, {"profiles": {"raw": {"engine": "llama.cpp", "model": "x", "port": 1}}})
+    daemon = Llmd(
+        short_dir, {"profiles": {"raw": {"engine": "llama.cpp", "model": "x", "port": 1}}}
+    )
     daemon.write_config(
         {
             "gateway": None,
-            "profiles": {
-                "raw": {"engine": "llama.cpp", "model": "x", "port": free_ports(1)[0]}
-            },
+            "profiles": {"raw": {"engine": "llama.cpp", "model": "x", "port": free_ports(1)[0]}},
         }
     )
     daemon.socket.parent.mkdir(mode=0o700)
@@ -325,7 +325,7 @@ def test_client_that_hangs_up_while_it_waits_gives_its_load_up(demo_models, star
     (port,) = free_ports(1)
     daemon = start(
         {
-            "budget": "1GiB", "gateway": None, "patience": "100ms", "warm_spare": False,
+            "budget": "4GiB", "gateway": None, "patience": "100ms", "warm_spare": False,
             "models_dirs": [str(demo_models)],
             "profiles": {"chat": {"engine": "mlx", "model": "tiny-mlx-4bit", "port": port}},
         }

@@ -1,0 +1,25 @@
+import contextlib
+
+import pytest
+import uvloop
+
+from tests.proxy.doubles import Plane
+
+
+def pytest_asyncio_loop_factories(config, item):
+    """The data plane runs on uvloop, so it is tested on it."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def start(short_dir):
+    """Starts a data plane in front of a scripted engine; all are closed and checked at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(script=None, **options):
+            plane = Plane(short_dir / f"engine{len(started)}.sock", script, **options)
+            started.append(plane)
+            return await stack.enter_async_context(plane)
+
+        started = []
+        yield start
