@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +42,7 @@ def runtime_dir() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if sys.platform != "darwin" and runtime.startswith("/"):
         return Path(runtime) / "llmd"
-    root = Path("/tmp") if sys.platform == "darwin" else Path(tempfile.gettempdir())  # noqa: S108
+    root = Path("/tmp" if sys.platform == "darwin" else os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
     return root / f"llmd-{os.getuid()}"
 
 

@@ -154,7 +154,7 @@ class ExecEngine:
 
     def _on_exit(self, ended: Exit) -> None:
         # A SIGTERM for the whole group may reach the server first; ours is on its way then.
-        asked = ended.clean or ended.signal == "SIGTERM"
+        asked = ended.code in (0, 143) or ended.signal == "SIGTERM"
         if self._serving and not self._stopping.wait(_OUR_TURN_S if asked else 0):
             self.on_death(f"the server ended: {ended}", exit_status(ended))
 

@@ -7,7 +7,7 @@ Options of the launch:
 | `model` | directory of the weights |
 | `context` | tokens of a prompt and its answer together |
 | `parallel` | sequences decoded together |
-| `prompt_cache_bytes` | bound of the cache of earlier prompts |
+| `prompt_cache_bytes` | bound of the cache of earlier prompts; a longer one is not kept at all |
 | `draft_model` | directory of a small model for speculative decoding; turns batching off |
 | `adapters` | directory of LoRA adapters |
 | `buffer_cache_bytes` | bound of freed buffers that MLX keeps for reuse |

@@ -105,7 +105,6 @@ class Handler(APIHandler):  # type: ignore[misc]
 
     protocol_version = "HTTP/1.1"
     server_version = "llmd"
-    sys_version = ""
     path: str
     rfile: IO[bytes]
     wfile: IO[bytes]
@@ -294,6 +293,10 @@ class Handler(APIHandler):  # type: ignore[misc]
         self.close_connection = True
         status = HTTPStatus(code)
         self._send_error(RequestError(message or status.phrase, status=status))
+
+    def version_string(self) -> str:
+        """The `Server` header."""
+        return self.server_version
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Requests are logged by the daemon."""

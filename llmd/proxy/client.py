@@ -4,7 +4,6 @@ import asyncio
 import re
 import socket
 import struct
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final, cast
 
 from llmd.errors import LlmdError, RequestTimeoutError
@@ -13,7 +12,8 @@ from llmd.proxy.deadlines import Alarm
 from llmd.proxy.exchange import Exchange
 from llmd.proxy.reply import CONTINUE, Reply
 from llmd.proxy.request import Request, RequestReader
-from llmd.proxy.service import Finished, Service
+from llmd.proxy.service import Service
+from llmd.proxy.states import Stage
 
 
 if TYPE_CHECKING:
@@ -24,20 +24,6 @@ _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _HIGH_WATER: Final = 64 * 2**10
 _LOW_WATER: Final = 16 * 2**10
-
-
-class Stage(StrEnum):
-    """What the connection is at."""
-
-    HEAD = "head"
-    """Between requests, or within a head."""
-    BODY = "body"
-    BUSY = "busy"
-    """An exchange has the word; what the client sends meanwhile waits."""
-    LINGERING = "lingering"
-    """Answered before it was done sending: the rest is read and thrown away, else the kernel
-    would reset the connection and take the answer with it."""
-    CLOSING = "closing"
 
 
 class ClientConnection(asyncio.Protocol):
@@ -293,24 +279,17 @@ class ClientConnection(asyncio.Protocol):
         self._linger()
 
     def _report(self, *, cut: bool, profile: str | None) -> None:
-        on_finished = self._service.on_finished
-        if on_finished is None:
-            return
-        request, reply = self._request, self._reply
-        on_finished(
-            Finished(
-                request_id=self._request_id.decode("latin-1"),
-                port=self._service.port,
+        if self._service.on_finished is not None:
+            status = 0 if self._reply is None else self._reply.status
+            self._service.report(
+                self._request,
+                self._request_id,
                 profile=profile,
-                method="-" if request is None else request.method.decode("latin-1"),
-                path="-" if request is None else request.path,
-                status=(reply.status if reply is not None else 0) or 499,
+                status=status,
                 cut=cut,
-                duration_s=self._service.deadlines.now() - self._began_s,
-                bytes_in=0 if request is None else len(request.body),
+                began_s=self._began_s,
                 bytes_out=self._bytes_out,
             )
-        )
 
     # --- ends ---
 

@@ -75,18 +75,23 @@ class Deadlines:
 
     def forget(self, alarm: Alarm) -> None:
         """Note that *alarm* was closed; sweep the heap when most of it is void."""
-        if alarm.queued_s == inf:
-            return
-        alarm.queued_s = inf
-        self._dead += 1
-        if self._dead == len(self._heap):
-            self._heap.clear()
-            self._dead = 0
+        if alarm.queued_s != inf:
+            alarm.queued_s = inf
+            self._dead += 1
+        if self._all_void():
             self._stop_timer()
         elif self._dead > _SWEEP_FROM and self._dead * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].queued_s == entry[0]]
             heapify(self._heap)
             self._dead = 0
+
+    def _all_void(self) -> bool:
+        """Whether nobody waits any more; if so, empty the heap."""
+        if self._dead < len(self._heap):
+            return False
+        self._heap.clear()
+        self._dead = 0
+        return True
 
     def _start_timer(self, due_s: float) -> None:
         if self._timer is not None:
@@ -122,5 +127,5 @@ class Deadlines:
             if alarm.ring is not None and alarm.due_s == inf:
                 alarm.ring()
         self._timer_s = inf
-        if self._heap:
+        if not self._all_void():
             self._start_timer(self._heap[0][0])

@@ -46,6 +46,7 @@ class Exchange:
         "_state",
         "_stream",
         "_ticket",
+        "_unreachable",
     )
 
     def __init__(
@@ -73,6 +74,8 @@ class Exchange:
         self._early_outcome: Lease | LlmdError | None = None
         self._connection: UpstreamConnection | None = None
         self._retried = False
+        self._unreachable = ""
+        """Why no connection could be made."""
         self._last_s = 0.0
         """When the engine last sent a piece of a stream."""
 
@@ -167,6 +170,8 @@ class Exchange:
             request.body = edits.apply(change, request.body)
             wanted = edits.effective(change, "stream", self._peek.stream)
             self._stream = wanted is True and self._path in STREAMING
+            if self._stream and self._peek.stream is not True:
+                self._client.alarm.set(self._service.limits.comment_s)
 
     # --- with the engine ---
 
@@ -184,7 +189,7 @@ class Exchange:
 
     def unreachable(self, reason: str) -> None:
         """Of the pool: nobody answers at the host's address."""
-        del reason  # the autopsy knows more
+        self._unreachable = reason
         self._ask_why()
 
     def received(self, connection: UpstreamConnection, body: bytes) -> None:
@@ -192,6 +197,8 @@ class Exchange:
         relay = self._relay
         out = b""
         if connection.fresh_head:
+            # No retry from here on; prompts can be large, and answers take long.
+            self._request.body = b""
             if relay.collects(connection):
                 self._fire(T.ERROR_HEAD)
             elif relay.fits(connection):
@@ -283,6 +290,8 @@ class Exchange:
         if self._state is not S.AUTOPSY:
             return
         self._fire(T.EXPLAINED)
+        if self._unreachable:
+            error = EngineDiedError(f"{error.message}: {self._unreachable}", remedy=error.remedy)
         self._answer_error(error)
 
     # --- ends ---

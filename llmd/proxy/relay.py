@@ -49,7 +49,7 @@ class Relay:
     # --- waiting ---
 
     def comment(self, text: str, profile: str | None) -> bytes:
-        """A sign of life, behind the head of a stream if none was sent; b"" within an event.
+        """A sign of life, behind the head of a stream if none was sent; b"" where none fits.
 
         *profile* is named in that head, unless `name_profile` has done so.
         """
@@ -59,7 +59,7 @@ class Relay:
             if profile is not None:
                 self.name_profile(profile)
             out = self._reply.head(200, sse.STREAM_LINES, None)
-        elif self.events is not None and not self.events.between_events:
+        elif not (self.early if self.events is None else self.events.between_events):
             return b""
         return out + self._reply.encode(sse.comment(text))
 

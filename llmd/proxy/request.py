@@ -5,7 +5,6 @@ request behind it stays untouched until its turn. No socket and no clock.
 """
 
 import re
-from functools import lru_cache
 from typing import Final
 
 import httptools
@@ -22,7 +21,9 @@ _TYPES: Final = frozenset({b"content-type", b"content-encoding"})
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
-_SHORT: Final = 256
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: ?(\d{1,18})(?=\r\n)", re.IGNORECASE)
+_MEMORABLE: Final = 4096
+"""Larger heads are parsed each time."""
 _SILENT: Final = object()
 """llhttp only checks; without callbacks it copies nothing into Python."""
 _TOKEN_START: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -35,10 +36,12 @@ class Request:
         forward: Header lines for the engine, without their line ends.
         fields: The headers that llmd reads, by lower-case name; most of them are not passed on.
         length: What Content-Length says; -1 for a chunked body, 0 without a body.
+        body_bytes: The size of the body as it came.
     """
 
     __slots__ = (
         "body",
+        "body_bytes",
         "expects_continue",
         "fields",
         "forward",
@@ -61,6 +64,20 @@ class Request:
         self.keep_alive = True
         self.expects_continue = False
         self.body: bytes | bytearray = b""
+        self.body_bytes = 0
+
+    def again(self, length: int) -> "Request":
+        """A request with the same head, but for a body of *length* bytes."""
+        copy = Request()
+        copy.method = self.method
+        copy.target = self.target
+        copy.path = self.path
+        copy.minor = self.minor
+        copy.forward = self.forward
+        copy.fields = self.fields
+        copy.keep_alive = self.keep_alive
+        copy.length = length
+        return copy
 
     @property
     def query(self) -> str:
@@ -78,12 +95,14 @@ class RequestReader:
     __slots__ = (
         "_body_left",
         "_buffer",
+        "_checked",
         "_chunked",
+        "_known",
+        "_known_rest",
         "_limits",
         "_parser",
         "_request",
         "_seen",
-        "_upgraded",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -95,7 +114,11 @@ class RequestReader:
         self._request: Request = Request()
         self._body_left = 0
         self._chunked: ChunkedBody | None = None
-        self._upgraded = False
+        self._checked = True
+        """Whether llhttp has seen the head, and so must see the body."""
+        self._known: Request | None = None
+        self._known_rest = b""
+        """The last head with a Content-Length, without it: clients repeat themselves."""
 
     @property
     def pending(self) -> int:
@@ -154,8 +177,24 @@ class RequestReader:
         )
 
     def _parse(self, head: bytes) -> Request:
+        """The request that *head* begins; quick when only Content-Length differs from the last."""
+        length = _LENGTH.search(head)
+        if length is None:
+            return self._parse_anew(head)
+        rest = head[: length.start()] + head[length.end() :]
+        if rest == self._known_rest and self._known is not None:
+            request = self._request = self._known.again(int(length[1]))
+            self._body_left = request.length
+            self._checked = False
+            return request
+        request = self._parse_anew(head)
+        if self._checked and not request.expects_continue and len(rest) <= _MEMORABLE:
+            self._known, self._known_rest = request, rest
+        return request
+
+    def _parse_anew(self, head: bytes) -> Request:
         request = self._request = Request()
-        self._upgraded = False
+        self._checked = True
         lines = head.split(b"\r\n")
         parts = lines[0].split(b" ")
         version = _VERSIONS.get(parts[-1])
@@ -169,7 +208,7 @@ class RequestReader:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             # An offer (h2c, WebSocket) that a server may ignore. The parser is done for.
-            self._upgraded = True
+            self._checked = False
             self._parser = httptools.HttpRequestParser(_SILENT)
         except httptools.HttpParserError as exc:
             raise InvalidRequestError(f"malformed request: {exc}") from None
@@ -180,13 +219,20 @@ class RequestReader:
         request.keep_alive = version == 1
         request.target = parts[1]
         # llhttp has seen to it that each line is `name:value`, without folding or stray CR and LF.
-        forward = request.forward
+        forward, fields = request.forward, request.fields
         for line in lines[1:-2]:
-            read = _understand_again(line) if len(line) < _SHORT else _understand(line)
-            if read is None:
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            if name not in NOT_FORWARDED:
                 forward.append(line)
-            else:
-                _note(request, line, *read)
+                if name not in _TYPES:
+                    continue
+            value = value.strip(b" \t")
+            if name in fields:
+                if name in ONCE:
+                    raise InvalidRequestError(f"the header {name.decode('latin-1')} comes twice")
+                value = fields[name] + b", " + value
+            fields[name] = value
         self._target(request)
         self._framing(request)
         return request
@@ -268,6 +314,7 @@ class RequestReader:
             if isinstance(request.body, bytes):
                 request.body = bytearray(request.body)
             request.body += data
+        request.body_bytes += len(data)
         return not self._body_left
 
     def _read_chunked(self, data: bytes) -> bool:
@@ -281,40 +328,18 @@ class RequestReader:
             return False
         self._buffer = rest
         self._request.body = chunked.body
+        self._request.body_bytes = len(chunked.body)
         self._chunked = None
         return True
 
     def _pass(self, data: bytes) -> None:
         """Show llhttp a piece of the body, so that it knows where the next head begins."""
-        if self._upgraded:
-            # Its parser was replaced and knows nothing of this body.
+        if not self._checked:
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
             raise InvalidRequestError(f"malformed request body: {exc}") from None
-
-
-def _note(request: Request, line: bytes, name: bytes, value: bytes) -> None:
-    fields = request.fields
-    if name in fields:
-        if name in ONCE:
-            raise InvalidRequestError(f"the header {name.decode('latin-1')} comes twice")
-        value = fields[name] + b", " + value
-    fields[name] = value
-    if name in _TYPES:
-        request.forward.append(line)
-
-
-def _understand(line: bytes) -> tuple[bytes, bytes] | None:
-    """Name and value of a header line that llmd reads; None for one that is only passed on."""
-    name, _, value = line.partition(b":")
-    name = name.lower()
-    return (name, value.strip(b" \t")) if name in NOT_FORWARDED or name in _TYPES else None
-
-
-_understand_again: Final = lru_cache(maxsize=1024)(_understand)
-"""A client sends nearly the same lines with each request."""
 
 
 def _apply_connection(request: Request, connection: bytes) -> None:

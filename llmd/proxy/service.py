@@ -9,6 +9,7 @@ from llmd.proxy.gate import Gate
 from llmd.proxy.guard import Guard
 from llmd.proxy.limits import Limits
 from llmd.proxy.pool import UpstreamPool
+from llmd.proxy.request import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,35 @@ class Service:
     draining: bool = False
     _prefix: str = field(default_factory=lambda: urandom(5).hex())
     _requests: int = 0
+
+    def report(
+        self,
+        request: Request | None,
+        request_id: bytes,
+        *,
+        profile: str | None,
+        status: int,
+        cut: bool,
+        began_s: float,
+        bytes_out: int,
+    ) -> None:
+        """Tell the access log of a request, or of bytes that never became one."""
+        if self.on_finished is None:
+            return
+        self.on_finished(
+            Finished(
+                request_id=request_id.decode("latin-1"),
+                port=self.port,
+                profile=profile,
+                method="-" if request is None else request.method.decode("latin-1"),
+                path="-" if request is None else request.path,
+                status=status or 499,
+                cut=cut,
+                duration_s=self.deadlines.now() - began_s,
+                bytes_in=0 if request is None else request.body_bytes,
+                bytes_out=bytes_out,
+            )
+        )
 
     def new_request_id(self) -> bytes:
         """A name for a request that came without one; unique, and cheap to make."""

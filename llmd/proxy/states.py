@@ -1,4 +1,4 @@
-"""The states of an exchange, as a table.
+"""The stages of a client connection, and the states of an exchange, as a table.
 
 NEW ── ASKED ──▶ WAITING ── GRANTED ──▶ CONNECTING ── CONNECTED ──▶ SENT ── HEAD ──▶ STREAMING
                     │                     ▲    │                   │  │                 │
@@ -11,6 +11,20 @@ NEW ── ASKED ──▶ WAITING ── GRANTED ──▶ CONNECTING ── CO
 
 from enum import StrEnum
 from typing import Final
+
+
+class Stage(StrEnum):
+    """What the connection is at."""
+
+    HEAD = "head"
+    """Between requests, or within a head."""
+    BODY = "body"
+    BUSY = "busy"
+    """An exchange has the word; what the client sends meanwhile waits."""
+    LINGERING = "lingering"
+    """Answered before it was done sending: the rest is read and thrown away, else the kernel
+    would reset the connection and take the answer with it."""
+    CLOSING = "closing"
 
 
 class S(StrEnum):

@@ -173,7 +173,7 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
-        if body or self.fresh_head or self.complete:
+        if self.status and (body or self.fresh_head or self.complete):
             receiver.received(self, body)
             self.fresh_head = False
         if self.fault and self.receiver is receiver:
@@ -227,7 +227,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is whole; an interim one (1xx) is forgotten."""
         status = self._parser.get_status_code()
-        if status < 200:
+        if status < 200 or self.fault:
             self._interim = True
             return
         self._interim = False

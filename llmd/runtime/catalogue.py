@@ -20,7 +20,6 @@ from llmd.config.models import Config, LocalWeights, MlxProfile, Profile, Remote
 from llmd.core.events import Residency, Rules
 from llmd.core.footprint import Footprint, ModelShape, default_context, estimate, spare_bytes
 from llmd.engines import (
-    DEFAULT_PROMPT_CACHE_BYTES,
     Installed,
     Materials,
     Recipe,
@@ -198,8 +197,9 @@ def _local(profile: LocalWeights, config: Config, installed: Installed, learned:
         return total
 
     prompt_cache_bytes = profile.prompt_cache
-    if prompt_cache_bytes is None:  # as much again as the sequences themselves may hold
-        prompt_cache_bytes = min(sized(0).cache_bytes, DEFAULT_PROMPT_CACHE_BYTES)
+    if prompt_cache_bytes is None:
+        # One whole conversation: mlx_lm drops an entry that is larger than the cache altogether.
+        prompt_cache_bytes = sized(0).cache_bytes // profile.parallel
     footprint = sized(prompt_cache_bytes)
     files = tuple(Path(file) for each in (shape, draft_shape) if each for file in each.files)
     materials = Materials(

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from llmd.config.paths import SOCKET_PATH_MAX_BYTES
+from llmd.errors import ConfigError
 from llmd.hosts.protocol import MAX_LINE_BYTES, decode, encode
 
 
@@ -126,3 +128,18 @@ class ControlClient(asyncio.Protocol):
         for waiter in self._waiting.values():
             if not waiter.done():
                 waiter.set_exception(ControlLostError("the host hung up"))
+
+
+def socket_path(directory: Path, instance: str, name: str) -> Path:
+    """Where a host's control (`c`) or upstream (`u`) socket is.
+
+    Raises:
+        ConfigError: It would not fit a socket address.
+    """
+    path = directory / f"{name}-{instance}.sock"
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
+        raise ConfigError(
+            f"{path} is longer than a socket path may be ({SOCKET_PATH_MAX_BYTES} bytes)",
+            remedy="set LLMD_SOCKET to a path in a directory with a shorter name",
+        )
+    return path

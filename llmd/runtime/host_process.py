@@ -14,13 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from llmd.config.paths import SOCKET_PATH_MAX_BYTES
 from llmd.core.events import Failure
-from llmd.errors import ConfigError, HostStuckError
+from llmd.errors import HostStuckError
 from llmd.hosts.protocol import PROTOCOL, Launch
 from llmd.platform.spawn import Child, Exit, adopt, spawn
 from llmd.proxy.gate import Upstream
-from llmd.runtime.control import ControlClient, ControlLostError, ControlRefusedError
+from llmd.runtime.control import (
+    ControlClient,
+    ControlLostError,
+    ControlRefusedError,
+    socket_path,
+)
 from llmd.runtime.host_log import last_lines, rotate_log, size_of
 
 
@@ -120,7 +124,8 @@ class HostProcess:
                 *("--control", control, "--upstream", upstream),
                 *("--orphan-grace", f"{orphan_grace_s:g}"),
             ],
-            env=host_environment(os.environ if env is None else env),
+            # Unbuffered, so that the log has the last words of a crash.
+            env={**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1"},
             log=log_path,
         )
         host = cls(child, kind=kind, instance=instance, directory=directory, log_path=log_path)
@@ -361,23 +366,3 @@ class HostProcess:
             rotate_log(path, limit_bytes=0)
             self.log_path.rename(path)
             self.log_path = path
-
-
-def socket_path(directory: Path, instance: str, name: str) -> Path:
-    """Where a host's control (`c`) or upstream (`u`) socket is.
-
-    Raises:
-        ConfigError: It would not fit a socket address.
-    """
-    path = directory / f"{name}-{instance}.sock"
-    if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
-        raise ConfigError(
-            f"{path} is longer than a socket path may be ({SOCKET_PATH_MAX_BYTES} bytes)",
-            remedy="set LLMD_SOCKET to a path in a directory with a shorter name",
-        )
-    return path
-
-
-def host_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """*env* for a host: output unbuffered, so that the log has the last words of a crash."""
-    return {**env, "PYTHONUNBUFFERED": "1"}

@@ -13,6 +13,7 @@ import asyncio
 import json
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +34,10 @@ HEADERS = (
 )
 CHUNKS = 300
 GAP_US = 200
+
+
+def say(text):
+    sys.stdout.write(text + "\n")
 
 
 def request(extra: bytes = b"") -> bytes:
@@ -221,9 +226,9 @@ def table(results):
     def row(name, direct, through, show, *, per=1):
         added = (through - direct) / per
         extra = us(added) if show is us else f"{through / direct:10.2f}x"
-        print(f"{name:42}{show(direct)}{show(through)}{extra}")
+        say(f"{name:42}{show(direct)}{show(through)}{extra}")
 
-    print(f"{'':42}{'direct':>10}{'through':>10}{'added':>10}")
+    say(f"{'':42}{'direct':>10}{'through':>10}{'added':>10}")
     one, many = results["one_connection"], results["throughput_32"]
     row("small POST, p50, µs", one["direct"]["p50_s"], one["through"]["p50_s"], us)
     row("small POST, p99, µs", one["direct"]["p99_s"], one["through"]["p99_s"], us)
@@ -257,9 +262,9 @@ def table(results):
         ("CPU per chunk, µs", "cpu_per_chunk_s"),
     ):
         if key in results:
-            print(f"{name:42}{'':10}{us(results[key])}")
+            say(f"{name:42}{'':10}{us(results[key])}")
     if "peak_memory_bytes" in results:
-        print(f"{'peak memory, MiB':42}{'':10}{results['peak_memory_bytes'] / 2**20:10,.1f}")
+        say(f"{'peak memory, MiB':42}{'':10}{results['peak_memory_bytes'] / 2**20:10,.1f}")
 
 
 def main():
@@ -284,7 +289,7 @@ def main():
     table(results)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1))
-    print(f"written to {options.json}")
+    say(f"written to {options.json}")
 
 
 def start_own(directory, started):

@@ -75,6 +75,7 @@ def gguf(demo_models, **options):
         "context": 1024,
         "parallel": 2,
         "prompt_cache_bytes": 16 * 2**20,
+        "args": ["--threads", "1"],  # several would spin and wait for each other on a busy machine
         **options,
     }
 

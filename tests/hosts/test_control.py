@@ -9,8 +9,13 @@ import pytest
 
 from llmd.hosts.protocol import MAX_LINE_BYTES, Launch, decode, encode
 from llmd.platform.spawn import Exit, spawn
-from llmd.runtime.control import ControlClient, ControlLostError, ControlRefusedError
-from llmd.runtime.host_process import HostFailedError, socket_path
+from llmd.runtime.control import (
+    ControlClient,
+    ControlLostError,
+    ControlRefusedError,
+    socket_path,
+)
+from llmd.runtime.host_process import HostFailedError
 from tests.hosts.conftest import command
 
 

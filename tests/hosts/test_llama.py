@@ -65,7 +65,7 @@ async def test_reasoning_has_the_one_name(hosts, demo_models):
 
 
 async def test_flags_reach_llama_cpp(hosts, demo_models):
-    options = gguf(demo_models, args=["--embeddings", "-ub", "256"])
+    options = gguf(demo_models, args=["--embeddings", "-ub", "256", "-t", "1"])
     host = await hosts.load("llama", options=options)
     with connected(host.upstream) as connection:
         status, answer = connection.post("/v1/embeddings", {"input": "hello"})

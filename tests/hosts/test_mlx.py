@@ -195,7 +195,12 @@ async def test_long_prefill_of_a_stream_is_kept_alive_with_comments(connection):
 
 
 async def test_answer_without_a_limit_may_fill_the_context(connection):
-    answer = connection.chat("word " * 200, **ENDLESS)
+    def tokens(words):
+        return connection.chat("word " * words, max_tokens=1)["usage"]["prompt_tokens"]
+
+    ten = tokens(20) - tokens(10)
+    words = (CONTEXT - 40 - tokens(10)) * 10 // ten
+    answer = connection.chat("word " * words, **ENDLESS)
     assert answer["usage"]["total_tokens"] == CONTEXT
     assert answer["choices"][0]["finish_reason"] == "length"
 

@@ -285,6 +285,8 @@ class Client:
                     body = await self.reader.readexactly(int(headers["content-length"]))
                 except asyncio.IncompleteReadError as exc:
                     body, complete = exc.partial, False
+                except ConnectionResetError:
+                    complete = False
             elif "transfer-encoding" in headers:
                 while True:
                     piece = await self.chunk()
@@ -361,6 +363,14 @@ class Plane:
         self.listener = PortListener(
             0, self.gate, self.guard, self.pool, self.limits, on_finished=self._finished
         )
+        self.gone = asyncio.Event()
+        forget = self.listener._forget
+
+        def forgotten(connection):
+            forget(connection)
+            self.gone.set()
+
+        self.listener._forget = forgotten
         await self.listener.start(hosts=self.hosts)
         return self
 

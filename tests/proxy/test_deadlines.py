@@ -112,6 +112,18 @@ def test_last_alarm_closed_stops_the_timer():
     assert loop.timers == 0
 
 
+def test_alarm_closed_after_it_rang_leaves_no_timer_for_its_earlier_deadline():
+    loop, deadlines = made()
+    alarm = Alarm(deadlines, lambda: None)
+    alarm.set(30)
+    alarm.set(5)
+    loop.advance(6)
+
+    alarm.close()
+
+    assert loop.timers == 0
+
+
 def test_alarm_closed_by_an_earlier_one_does_not_ring():
     loop, deadlines = made()
     rung = []

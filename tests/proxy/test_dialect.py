@@ -51,7 +51,7 @@ from llmd.proxy.dialect import error_event, error_lines, normalise, render
             400, b'{"object":"error","message":"m","type":"t"}', {"message": "m"}, id="vLLM of old"
         ),
         pytest.param(
-            500, b"Internal error\n", {"message": "Internal error", "type": "server_error"}, id="text"
+            500, b"Internal error\n", {"message": "Internal error"}, id="text"
         ),
         pytest.param(
             502, b"", {"message": "the engine answered with status 502", "code": "engine_error"},

@@ -15,8 +15,10 @@ from llmd.proxy.request import Request
     ("body", "expected"),
     [
         pytest.param(b"{}", Peek(None, None), id="nothing there"),
-        pytest.param(b'{"model":"a","stream":true}', Peek("a", True), id="both"),
-        pytest.param(b' {\n\t"stream" : false ,\r "model" : "a" } ', Peek("a", False), id="spaces"),
+        pytest.param(b'{"model":"a","stream":true}', Peek("a", stream=True), id="both"),
+        pytest.param(
+            b' {\n\t"stream" : false ,\r "model" : "a" } ', Peek("a", stream=False), id="spaces"
+        ),
         pytest.param(b'{"model":"a","model":"b"}', Peek("b", None), id="the last of two counts"),
         pytest.param(b'{"model":"a","model":1}', Peek(None, None), id="even if it is no string"),
         pytest.param(b'{"mod\\u0065l":"a"}', Peek("a", None), id="escape in a key"),
@@ -111,6 +113,21 @@ def test_any_bytes_are_read_or_refused_as_the_json_parser_does(body):
     else:
         with pytest.raises(InvalidRequestError):
             peek(body)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2**20 - 2, 2**20 - 1, 2**20, 3 * 2**20 + 5])
+def test_place_of_bad_utf8_is_right_in_large_bodies(at):
+    body = "é".encode() * (at // 2) + b"x" * (at % 2) + b"\xe9\xe9" + "é".encode() * 10
+
+    with pytest.raises(InvalidRequestError, match=rf"byte {at}\)"):
+        peek(body)
+
+
+def test_large_body_of_other_letters_is_read():
+    body = json.dumps({"x": "日本" * 400_000, "model": "m"}, ensure_ascii=False).encode()
+
+    assert len(body) > 2 * 2**20
+    assert peek(body).model == "m"
 
 
 def post(body, **fields):

@@ -43,7 +43,25 @@ async def test_tcp_engine_that_refuses_is_a_502(start):
         plane.gate.upstream = Upstream(port=unused.getsockname()[1])
         client = await plane.client()
 
-        assert (await client.post()).status == 502
+        response = await client.post()
+
+    assert response.status == 502
+    assert response.error["message"].endswith(": Connection refused")
+
+
+async def test_name_that_nobody_knows_is_a_502(start):
+    plane = await start()
+
+    async def look_up(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    plane.pool._open = look_up
+    client = await plane.client()
+
+    response = await client.post()
+
+    assert response.error["code"] == "engine_died"
+    assert "Name or service not known" in response.error["message"]
 
 
 async def test_engine_that_does_not_accept_in_time_is_a_502(start):

@@ -78,7 +78,6 @@ async def test_refused_client_that_sends_nothing_more_is_closed_in_time(start):
 
     assert (await client.response()).status == 413
     assert (await client.rest())[0] == b""
-    await plane.gate.until(lambda: plane.listener.connections == 0) if False else None
 
 
 async def test_headers_beyond_the_limit_are_a_431(start):
@@ -310,7 +309,8 @@ async def test_reader_that_has_stopped_is_cut_off_and_the_engine_freed(start, pa
 async def test_client_that_pipelines_without_reading_is_held_back(start, paused):
     plane = await start(limits=Limits(max_pipelined_bytes=10_000))
     client = await slow_client(plane)
-    count = 40_000
+    plane.gate.cards *= 100
+    count = 1000
     request = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     async def send():

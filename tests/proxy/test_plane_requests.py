@@ -142,7 +142,8 @@ async def test_chunked_request_is_passed_on_with_its_length(start):
     client = await plane.client()
 
     await client.send(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
         b'6\r\n{"mode\r\n8;x=y\r\nl":"any"\r\n1\r\n}\r\n0\r\nX-Trailer: 1\r\n\r\n'
     )
     response = await client.response()
@@ -396,7 +397,8 @@ async def test_upgrade_is_ignored(start):
     client = await plane.client()
 
     response = await client.post(
-        headers=b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+        headers=b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABk\r\n"
     )
 
     assert response.status == 200

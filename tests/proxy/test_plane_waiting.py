@@ -317,7 +317,8 @@ async def test_no_comment_within_an_event_that_is_too_large_to_hold(start):
     go = asyncio.Event()
 
     async def script(side):
-        await side.request()
+        if b"other" in (await side.request()).body:
+            await side.until_closed()
         await side.stream_head()
         await side.chunk(b"data: 1234567890")
         await go.wait()
@@ -332,7 +333,7 @@ async def test_no_comment_within_an_event_that_is_too_large_to_hold(start):
     assert await client.chunk() == b"data: 1234567890"
 
     # Another stream's comments tell that time has passed.
-    await other.send(post(STREAM))
+    await other.send(post(b'{"model":"other","stream":true}'))
     await other.head()
     for _ in range(4):
         await other.chunk()
@@ -463,6 +464,31 @@ async def test_engine_that_does_not_stream_at_once_is_passed_on(start):
     response = await client.post(STREAM)
 
     assert response.headers["content-type"] == "application/json"
+
+
+async def test_no_comment_within_an_answer_that_is_no_stream(start):
+    go = asyncio.Event()
+
+    async def script(side):
+        if b"other" in (await side.request()).body:
+            await side.until_closed()
+        await side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
+        await go.wait()
+        await side.send(b"cde")
+        await side.until_closed()
+
+    plane = await start(script, limits=SOON)
+    client, other = await plane.client(), await plane.client()
+    await client.send(post(STREAM))
+    await client.head()
+    await other.send(post(b'{"model":"other","stream":true}'))
+    await other.head()
+    for _ in range(4):
+        await other.chunk()
+    go.set()
+
+    assert await client.reader.readexactly(5) == b"abcde"
+    assert (await client.get("/health")).status == 200
 
 
 async def test_forced_stream_value_decides_about_comments(start):

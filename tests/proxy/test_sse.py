@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ places = st.lists(st.floats(0, 1), max_size=8)
 
 def cut(data, where):
     marks = sorted({round(place * len(data)) for place in where} | {0, len(data)})
-    return [data[a:b] for a, b in zip(marks, marks[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(marks)]
 
 
 @given(events, st.sampled_from([b"", b"data: unfinished", b"data: [DONE]"]), places)

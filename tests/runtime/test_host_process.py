@@ -12,8 +12,9 @@ import uvloop
 from llmd.errors import ConfigError
 from llmd.hosts.protocol import Launch
 from llmd.platform.spawn import Exit
+from llmd.runtime.control import socket_path
 from llmd.runtime.host_log import last_lines, rotate_log
-from llmd.runtime.host_process import HostFailedError, HostProcess, socket_path
+from llmd.runtime.host_process import HostFailedError, HostProcess
 from tests.hosts.conftest import Hosts, command
 from tests.hosts.talk import connected
 

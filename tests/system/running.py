@@ -93,6 +93,11 @@ class Llmd:
             return []
         return [child.pid for child in children]
 
+    def listening_ports_of_hosts(self):
+        """TCP ports that the hosts and their servers have opened."""
+        found = [c for pid in self.host_pids() for c in psutil.Process(pid).net_connections("tcp")]
+        return [c.laddr.port for c in found if c.status == psutil.CONN_LISTEN]
+
     def log(self):
         return self.log_file.read_text(errors="replace")[-4000:]
 
