@@ -158,6 +158,40 @@ def test_ambiguous_request_is_refused(data):
     assert error.status in {400, 501}
 
 
+@pytest.mark.parametrize("data", [pytest.param(v, id=k) for k, v in AMBIGUOUS.items()])
+def test_ambiguous_request_is_refused_behind_good_ones_with_nearly_the_same_head(data):
+    good = POST + b"Content-Length: 3\r\n\r\nabc" + POST + b"X: a\r\nContent-Length: 3\r\n\r\nabc"
+
+    found, error = read_all([good + good + data])
+
+    assert len(found) == 4
+    assert error is not None
+
+
+def test_repeated_head_is_read_alike_but_for_its_length():
+    bodies = [b"abc", b"", b"x" * 1000, b"\r\n\r\n", b"abc"]
+
+    found, error = read_all(
+        [b"".join(POST + b"Content-Length: %d\r\nX: 1\r\n\r\n%b" % (len(b), b) for b in bodies)]
+    )
+
+    assert error is None
+    assert [one[-1] for one in found] == bodies
+    assert len({repr(one[:-1]) for one in found}) == 1
+
+
+@pytest.mark.parametrize(
+    "digits", [b"+3", b"3x", b"0x3", b"", b"3, 3", b"9" * 19, b"\xb2", b"3\t4"]
+)
+def test_repeated_head_with_an_odd_length_is_refused(digits):
+    good = POST + b"Content-Length: 3\r\n\r\nabc"
+
+    found, error = read_all([good + POST + b"Content-Length: " + digits + b"\r\n\r\nabc"])
+
+    assert len(found) == 1
+    assert error is not None
+
+
 @pytest.mark.parametrize("body", [pytest.param(v, id=k) for k, v in BAD_CHUNKS.items()])
 def test_broken_chunked_body_is_refused(body):
     found, error = read_all([CHUNKED + body])

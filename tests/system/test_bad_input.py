@@ -28,7 +28,14 @@ def raw(demo_models, start):
             "budget": "1GiB",
             "models_dirs": [str(demo_models)],
             "gateway": {"port": gateway},
-            "profiles": {"raw": {"engine": "llama.cpp", "model": "tiny-q8_0.gguf", "port": port}},
+            "profiles": {
+                "raw": {
+                    "engine": "llama.cpp",
+                    "model": "tiny-q8_0.gguf",
+                    "port": port,
+                    "args": ["--threads", "1"],
+                }
+            },
         }
     )
     daemon.port = port
