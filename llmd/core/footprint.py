@@ -16,36 +16,63 @@ Platform = Literal["linux", "darwin"]
 DEFAULT_CONTEXT_TOKENS: Final = 32768
 """A profile without `context` gets the model's own, at most this."""
 
+MLX_PREFILL_TOKENS: Final[dict[Platform, int]] = {"linux": 512, "darwin": 2048}
+"""Tokens of a prompt that mlx_lm processes at once (`--prefill-step-size`), at most. Its default is
+2048; on a CPU 128 to 512 are a third faster, since less is computed that the mask then hides."""
 
-MLX_PREFILL_TOKENS: Final = 2048
-"""Tokens of a prompt that mlx_lm processes at once (`--prefill-step-size`)."""
+MLX_PREFILL_TOKENS_MIN: Final = 64
+
+MLX_SCORES_BYTES: Final[dict[Platform, int]] = {"linux": 32 * MIB, "darwin": 512 * MIB}
+"""What attention scores may take where no kernel avoids writing them out; `prefill_tokens`."""
 
 MLX_PREFILL_TOGETHER: Final = 8
 """Prompts that the MLX host processes at once, at most (`--prompt-concurrency`)."""
 
 MLX_BUFFER_CACHE_BYTES: Final = 2**30
-"""Freed Metal buffers that the MLX host keeps for reuse (its `buffer_cache_bytes`)."""
+"""Freed Metal buffers that the MLX host keeps for reuse, at most (its `buffer_cache_bytes`)."""
 
 LLAMA_UBATCH_TOKENS: Final = 512
 """Tokens that llama.cpp computes at once (`--ubatch-size`)."""
 
-_SPARE_BYTES: Final[dict[Platform, int]] = {"linux": 96 * MIB, "darwin": 192 * MIB}
+LLAMA_CHECKPOINTS: Final = 32
+LLAMA_CHECKPOINT_TOKENS: Final = 8192
+"""Models that cannot roll back (sliding window, recurrent): the server keeps so many copies of a
+sequence's state, one for so many tokens of it (`--ctx-checkpoints`)."""
 
+# Measured on Linux x86-64 with hosts of this project (mlx 0.32, xllamacpp 2026.10), VmRSS:
+# an MLX host that has imported everything 75 MiB, with the demo model loaded 87; a llama host with
+# xllamacpp imported 31, with a model of 1,024 tokens loaded 42. macOS: by the same parts, plus
+# Metal's compiled kernels; to be replaced by learned marks.
+_SPARE_BYTES: Final[dict[Platform, int]] = {"linux": 80 * MIB, "darwin": 192 * MIB}
 _RUNTIME_BYTES: Final[dict[tuple[Format, Platform], int]] = {
     ("mlx", "linux"): 96 * MIB,
-    ("mlx", "darwin"): 192 * MIB,
-    ("gguf", "linux"): 48 * MIB,
+    ("mlx", "darwin"): 224 * MIB,
+    ("gguf", "linux"): 56 * MIB,
     ("gguf", "darwin"): 128 * MIB,
 }
 
-_TOKEN_BYTES: Final = 400
-"""A token of the vocabulary in the tokenizer's tables, with its merges."""
+# A token of the vocabulary with its merges, in the tokenizer's tables. Measured with 152,000
+# tokens: mlx_lm (transformers, tokenizers) 146 MiB, and 72 more while it loads; llama.cpp 56 MiB.
+_TOKEN_BYTES: Final[dict[Format, int]] = {"mlx": 1010, "gguf": 400}
+_MLX_TOKEN_LOADING_BYTES: Final = 500
 
 _CACHE_STEP_TOKENS: Final = 256
 """Both engines allocate the key-value cache in steps of so many tokens."""
 
 _FUSED_HEAD_DIMS: Final = {64, 80, 128}
 """Where MLX has a Metal kernel that never writes attention scores out."""
+
+_SCORE_COPIES: Final = 1.5
+"""Copies of the scores alive at once where it has not: masked, and after the softmax. Measured 1.2
+to 2.0 on the CPU, with one and two sequences, float16 and float32."""
+
+_MALLOC_SLACK_BYTES: Final = 24 * MIB
+"""Freed memory that glibc and MLX keep on Linux: 14 to 32 MiB measured at the peak."""
+
+_REPACKED_X86: Final = {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}
+_REPACKED_ARM: Final = _REPACKED_X86 | {"Q8_0", "Q5_K", "Q6_K"}
+"""Types of which llama.cpp makes a second, rearranged copy for the CPU, beside the mapped file
+(`CPU_REPACK` in its log; measured on x86-64, arm64 by its source)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +114,7 @@ class ModelShape:
         files: Every file the engine reads weights from, in order.
         fingerprint: Changes when the files do: names, sizes, modification times.
         chat_template: Whether a chat template comes with it.
+        matrix_bytes: Bytes of the matrices by their type, in GGUF: `("Q4_K", 1024)`.
     """
 
     format: Format
@@ -106,6 +134,7 @@ class ModelShape:
     files: tuple[str, ...] = ()
     fingerprint: str = ""
     chat_template: bool = False
+    matrix_bytes: tuple[tuple[str, int], ...] = ()
 
     @property
     def n_layers(self) -> int:
@@ -158,6 +187,8 @@ def estimate(
     sequences: int,
     prompt_cache_bytes: int,
     platform: Platform,
+    arm64: bool = False,
+    prefill_step_tokens: int | None = None,
 ) -> Footprint:
     """What a host of *shape* holds when all *sequences* have filled *context_tokens* each.
 
@@ -167,58 +198,119 @@ def estimate(
         sequences: Sequences generated at the same time.
         prompt_cache_bytes: Bound of the cache of earlier prompts, beside the sequences' own.
         platform: `darwin` runs on the GPU (Metal), `linux` on the CPU.
+        arm64: The CPU, where it matters: what llama.cpp rearranges on Linux.
+        prefill_step_tokens: What MLX is told to process at once; None for `prefill_tokens`.
     """
-    compute = _mlx_compute if shape.format == "mlx" else _llama_compute
+    runtime = _RUNTIME_BYTES[shape.format, platform] + shape.vocab * _TOKEN_BYTES[shape.format]
+    if shape.format == "mlx":
+        step = prefill_step_tokens or prefill_tokens(
+            shape, context_tokens=context_tokens, sequences=sequences, platform=platform
+        )
+        return Footprint(
+            weights_bytes=shape.weights_bytes,
+            cache_bytes=_cache_bytes(shape, context_tokens, sequences, step),
+            prompt_cache_bytes=prompt_cache_bytes,
+            compute_bytes=_mlx_compute(shape, context_tokens, sequences, step, platform),
+            runtime_bytes=runtime,
+        )
+    repacked = _REPACKED_ARM if arm64 else _REPACKED_X86
     return Footprint(
-        weights_bytes=shape.weights_bytes + _repacked_bytes(shape, platform),
-        cache_bytes=_cache_bytes(shape, context_tokens, sequences),
+        weights_bytes=shape.weights_bytes
+        + sum(
+            size for kind, size in shape.matrix_bytes if platform == "linux" and kind in repacked
+        ),
+        cache_bytes=_cache_bytes(shape, context_tokens, sequences, LLAMA_UBATCH_TOKENS)
+        + _checkpoint_bytes(shape, context_tokens, sequences),
         prompt_cache_bytes=prompt_cache_bytes,
-        compute_bytes=compute(shape, context_tokens, sequences, platform),
-        runtime_bytes=_RUNTIME_BYTES[shape.format, platform] + shape.vocab * _TOKEN_BYTES,
+        compute_bytes=_llama_compute(shape, context_tokens, sequences),
+        runtime_bytes=runtime,
     )
 
 
-def _cache_bytes(shape: ModelShape, context_tokens: int, sequences: int) -> int:
-    """Keys and values of every sequence at its full context."""
-    step = MLX_PREFILL_TOKENS if shape.format == "mlx" else LLAMA_UBATCH_TOKENS
+def prefill_tokens(
+    shape: ModelShape, *, context_tokens: int, sequences: int, platform: Platform
+) -> int:
+    """How many tokens of a prompt MLX should process at once (`--prefill-step-size`).
+
+    A power of two that keeps attention scores within `MLX_SCORES_BYTES`, where they are written
+    out: a long context would need gigabytes for them at mlx_lm's default of 2048.
+    """
+    step = MLX_PREFILL_TOKENS[platform]
+    if _writes_scores(shape, platform):
+        each = _scores_bytes(shape, context_tokens, sequences)
+        while step > MLX_PREFILL_TOKENS_MIN and step * each > MLX_SCORES_BYTES[platform]:
+            step //= 2
+    return step
+
+
+def _cache_bytes(shape: ModelShape, context_tokens: int, sequences: int, step_tokens: int) -> int:
+    """Keys and values of every sequence at its full context, and recurrent state.
+
+    A window holds *step_tokens* more: a chunk of the prompt is appended before old tokens go.
+    """
     total = 0
     for layer in shape.layers:
         tokens = context_tokens
         if layer.window_tokens is not None:
-            # A chunk of the prompt is appended before the oldest tokens are let go.
-            tokens = min(tokens, layer.window_tokens + step)
+            tokens = min(tokens, layer.window_tokens + step_tokens)
         tokens = -(-tokens // _CACHE_STEP_TOKENS) * _CACHE_STEP_TOKENS
-        per_token = (layer.key_elements + layer.value_elements) * shape.element_bytes
-        total += tokens * per_token + layer.state_bytes
+        total += tokens * _token_bytes(shape, layer) + layer.state_bytes
     return total * sequences
 
 
-def _mlx_compute(shape: ModelShape, context_tokens: int, sequences: int, platform: Platform) -> int:
-    """Intermediate results of the largest step: a chunk of a prompt for several sequences."""
+def _checkpoint_bytes(shape: ModelShape, context_tokens: int, sequences: int) -> int:
+    """llama.cpp's copies of what cannot be rolled back: windows and recurrent state."""
+    state = sum(
+        layer.state_bytes
+        + min(context_tokens, layer.window_tokens or 0) * _token_bytes(shape, layer)
+        for layer in shape.layers
+    )
+    copies = min(LLAMA_CHECKPOINTS, 1 + context_tokens // LLAMA_CHECKPOINT_TOKENS)
+    return state * copies * sequences
+
+
+def _token_bytes(shape: ModelShape, layer: LayerCache) -> int:
+    return (layer.key_elements + layer.value_elements) * shape.element_bytes
+
+
+def _writes_scores(shape: ModelShape, platform: Platform) -> bool:
+    """Whether MLX writes out the scores of every head and pair of tokens."""
+    return platform == "linux" or shape.head_dim not in _FUSED_HEAD_DIMS
+
+
+def _scores_bytes(shape: ModelShape, context_tokens: int, sequences: int) -> int:
+    """Scores of one prompt token of each sequence processed together, one copy."""
     together = min(sequences, MLX_PREFILL_TOGETHER)
-    chunk = min(MLX_PREFILL_TOKENS, context_tokens)
-    rows = together * chunk
-    widest = max(3 * shape.intermediate, 3 * shape.heads * shape.head_dim) + 4 * shape.hidden
+    return together * shape.heads * context_tokens * shape.element_bytes
+
+
+def _mlx_compute(
+    shape: ModelShape, context_tokens: int, sequences: int, step_tokens: int, platform: Platform
+) -> int:
+    """Intermediate results of the largest step: a chunk of a prompt for several sequences."""
+    step = min(step_tokens, context_tokens)
+    rows = min(sequences, MLX_PREFILL_TOGETHER) * step
+    widest = 3 * max(shape.intermediate, shape.heads * shape.head_dim) + 4 * shape.hidden
     total = rows * widest * shape.element_bytes
     total += 3 * sequences * shape.vocab * 4  # logits, log-probabilities, their sorted copy
-    fused = platform == "darwin" and shape.head_dim in _FUSED_HEAD_DIMS
-    if not fused:  # the scores of every head are written out, before and after the softmax
-        total += rows * shape.heads * context_tokens * shape.element_bytes
+    if _writes_scores(shape, platform):
+        total += int(step * _scores_bytes(shape, context_tokens, sequences) * _SCORE_COPIES)
     if platform == "darwin":
-        total += MLX_BUFFER_CACHE_BYTES
-    return total
+        return total + min(MLX_BUFFER_CACHE_BYTES, 2 * total)
+    if shape.element_bytes == 2 and not shape.quantization.endswith("bit"):
+        # The CPU multiplies half-precision matrices as float32: one layer's, converted.
+        total += 3 * shape.hidden * shape.intermediate * 4
+    return max(total + _MALLOC_SLACK_BYTES, shape.vocab * _MLX_TOKEN_LOADING_BYTES)
 
 
-def _llama_compute(
-    shape: ModelShape, context_tokens: int, sequences: int, _platform: Platform
-) -> int:
-    """llama.cpp's compute buffer, which is allocated whole at load, and its output buffer."""
+def _llama_compute(shape: ModelShape, context_tokens: int, sequences: int) -> int:
+    """llama.cpp's compute buffer, which is allocated whole at load, and its output buffer.
+
+    Fitted to what its log says (`compute buffer size`) over widths, contexts and batch sizes, with
+    flash attention, which it turns on by itself: the mask is all that grows with the context.
+    """
     rows = min(LLAMA_UBATCH_TOKENS, context_tokens * sequences)
-    widest = max(3 * shape.intermediate, 3 * shape.heads * shape.head_dim) + 5 * shape.hidden
+    widest = 3 * max(shape.intermediate, shape.heads * shape.head_dim) + 5 * shape.hidden
     widest += 2 * shape.experts_used * shape.hidden
     mask = rows * context_tokens * 2
-    return rows * widest * 4 + mask + sequences * shape.vocab * 4 * 4
-
-
-def _repacked_bytes(_shape: ModelShape, _platform: Platform) -> int:
-    return 0
+    return rows * widest * 4 + mask + 4 * sequences * shape.vocab * 4

@@ -3,6 +3,7 @@
 from typing import Final
 
 from llmd.proxy.gate import Upstream
+from llmd.proxy.headers import NOT_FORWARDED
 from llmd.proxy.request import Request
 
 
@@ -21,8 +22,12 @@ def request_head(request: Request, upstream: Upstream, request_id: bytes) -> byt
         target = upstream.prefix.rstrip("/").encode() + target
     lines = request.forward
     if upstream.headers:
-        replaced = {name.lower().encode() for name in upstream.headers}
-        lines = [line for line in lines if line.partition(b":")[0].lower() not in replaced]
+        replaced = {name.lower().encode() for name in upstream.headers} - NOT_FORWARDED
+        lines = [
+            line
+            for line in lines
+            if not replaced or line.partition(b":")[0].lower() not in replaced
+        ]
         lines += [f"{name}: {value}".encode() for name, value in upstream.headers.items()]
     if request.body or request.method in _WITH_BODY:
         lines = [*lines, b"Content-Length: %d" % len(request.body)]

@@ -2,7 +2,7 @@
 
 import codecs
 import json
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -11,7 +11,7 @@ from llmd.proxy.paths import JSON_ENDPOINTS
 from llmd.proxy.request import Request
 
 
-class Peek(NamedTuple):
+class Peek(msgspec.Struct, frozen=True):
     """The fields that placing a request depends on."""
 
     model: str | None = None
@@ -20,12 +20,15 @@ class Peek(NamedTuple):
     """None when absent or not a boolean."""
 
 
-class _Fields(msgspec.Struct):
+class _Raw(msgspec.Struct):
+    """The same fields, of whatever type."""
+
     model: msgspec.Raw = msgspec.Raw(b"null")
     stream: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_FIELDS: Final = msgspec.json.Decoder(_Fields)
+_PEEK: Final = msgspec.json.Decoder(Peek)
+_RAW: Final = msgspec.json.Decoder(_Raw)
 _STRING: Final = msgspec.json.Decoder(str)
 _UTF8: Final = codecs.getincrementaldecoder("utf-8")
 _PIECE_BYTES: Final = 2**20
@@ -68,7 +71,19 @@ def peek(body: bytes | bytearray) -> Peek:
     if not body.isascii():
         _check_utf8(body)
     try:
-        fields = _FIELDS.decode(body)
+        return _PEEK.decode(body)
+    except msgspec.ValidationError:
+        return _other_types(body)
+    except RecursionError:
+        raise InvalidRequestError("the request body is nested too deeply") from None
+    except msgspec.DecodeError:
+        return _second_opinion(body)
+
+
+def _other_types(body: bytes | bytearray) -> Peek:
+    """No object, or a `model` that is no string: clients send what they like."""
+    try:
+        fields = _RAW.decode(body)
         raw = bytes(fields.model)
         model = _STRING.decode(raw) if raw.startswith(b'"') else None
         return Peek(model, _BOOLEANS.get(bytes(fields.stream)))

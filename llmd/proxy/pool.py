@@ -68,7 +68,7 @@ class UpstreamPool:
             return None
         while shelf.idle:
             connection = shelf.idle.pop()
-            if not connection.lost:
+            if connection.open:
                 return connection
         return None
 
@@ -142,7 +142,7 @@ class UpstreamPool:
             if not caller.gone:
                 caller.unreachable(exc.strerror or str(exc))
         else:
-            if caller.gone or connection.lost:
+            if caller.gone or not connection.open:
                 connection.abort()
                 if not caller.gone:
                     caller.unreachable("the connection was closed at once")

@@ -263,7 +263,7 @@ class RequestReader:
         if connection is not None:
             _apply_connection(request, connection)
         coding = fields.get(b"transfer-encoding")
-        length = fields.get(b"content-length")
+        length = fields.pop(b"content-length", None)
         if coding is not None:
             # llhttp refuses the pair as well; twice is cheaper than once too few.
             if length is not None or request.minor == 0:

@@ -57,7 +57,7 @@ class Service:
     deadlines: Deadlines
     on_finished: OnFinished | None = None
     draining: bool = False
-    _prefix: str = field(default_factory=lambda: urandom(5).hex())
+    _prefix: bytes = field(default_factory=lambda: urandom(5).hex().encode())
     _requests: int = 0
 
     def report(
@@ -92,4 +92,4 @@ class Service:
     def new_request_id(self) -> bytes:
         """A name for a request that came without one; unique, and cheap to make."""
         self._requests += 1
-        return b"%b-%x" % (self._prefix.encode(), self._requests)
+        return b"%b-%x" % (self._prefix, self._requests)

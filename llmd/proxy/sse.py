@@ -5,7 +5,7 @@ from typing import Final
 
 
 _DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]\s*\Z")
-_BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_BLANK_LINES: Final = (b"\n\n", b"\n\r\n", b"\r\r")
 _TAIL: Final = 64
 
 STREAM_LINES: Final = (
@@ -39,28 +39,38 @@ class EventStream:
 
     def feed(self, piece: bytes) -> bytes:
         """Take a *piece* as it came; return what can be passed on now."""
+        whole = self.between_events
         if self._held:
             piece = self._held + piece
             self._held = b""
-        elif piece.endswith(_BLANK_LINES[:2]) and self.between_events:
+        elif whole and piece.endswith(_BLANK_LINES[:2]):
             self._last = piece
             return piece
-        end = max(
-            piece.rfind(blank) + len(blank) if blank in piece else 0 for blank in _BLANK_LINES
-        )
-        if end:
-            self._last = piece[:end] if self.between_events else b"." + piece[:end]
+        # A blank line may begin in what was passed on already, if that was not a whole event.
+        before = b"" if whole else self._last[-2:]
+        end = _end_of_last_event(before + piece) - len(before)
+        if end > 0:
             self.between_events = True
-            self._held = piece[end:]
-            if len(self._held) <= self._hold_bytes:
+            if len(piece) - end <= self._hold_bytes:
+                self._last = self._behind(piece[:end], whole=whole)
+                self._held = piece[end:]
                 return piece[:end]
-        elif len(piece) <= self._hold_bytes and self.between_events:
+            self._last = piece[end:]
+        elif whole and len(piece) <= self._hold_bytes:
             self._held = piece
             return b""
-        self._held = b""
-        self._last = b"." + piece[-_TAIL:]
+        else:
+            self._last = self._behind(piece, whole=whole)
         self.between_events = False
         return piece
+
+    def _behind(self, piece: bytes, *, whole: bool) -> bytes:
+        """What to remember of *piece*: it starts with an event, or follows what came before."""
+        if whole:
+            return piece
+        # The dot keeps the cut from looking like the start of a line.
+        last = self._last
+        return (last if len(last) <= _TAIL else b"." + last[-_TAIL:]) + piece
 
     def rest(self) -> bytes:
         """What is held back, for a stream that ended well without a last blank line."""
@@ -78,3 +88,8 @@ class EventStream:
     def done(self) -> bool:
         """Whether the last line that was passed on is `data: [DONE]`."""
         return _DONE.search(self._last, max(0, len(self._last) - _TAIL)) is not None
+
+
+def _end_of_last_event(data: bytes) -> int:
+    """The position behind the last blank line in *data*; 0 when there is none."""
+    return max(data.rfind(blank) + len(blank) if blank in data else 0 for blank in _BLANK_LINES)

@@ -116,19 +116,22 @@ class UpstreamConnection(asyncio.Protocol):
             transport.writelines((head, body))
 
     @property
+    def open(self) -> bool:
+        """Whether it is still connected, as far as is known."""
+        return not self.lost and self._transport is not None and not self._transport.is_closing()
+
+    @property
     def reusable(self) -> bool:
         """Whether another request may follow the answer that is complete now."""
-        transport = self._transport
         return (
             self.complete
-            and not self.lost
+            and self._keeps_alive
             and not self.until_close
             and not self._head_only
             and not self.fault
-            and transport is not None
-            and not transport.is_closing()
-            and transport.get_write_buffer_size() == 0
-            and self._keeps_alive
+            and self.open
+            and self._transport is not None
+            and self._transport.get_write_buffer_size() == 0
         )
 
     def pause(self) -> None:

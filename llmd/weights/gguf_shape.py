@@ -71,6 +71,7 @@ def gguf_shape(path: Path, shards: list[Path], fingerprint: str) -> ModelShape:
         files=tuple(str(shard) for shard in shards),
         fingerprint=fingerprint,
         chat_template="tokenizer.chat_template" in first.metadata,
+        matrix_bytes=_matrix_bytes(tensors),
     )
 
 
@@ -135,6 +136,16 @@ def _state_bytes(data: dict[str, Any], hidden: int) -> int:
         return 0
     kernel, groups = count(data, "ssm.conv_kernel"), count(data, "ssm.group_count")
     return (max(kernel - 1, 0) * (inner + 2 * groups * size) + size * inner) * 4
+
+
+def _matrix_bytes(tensors: dict[str, gguf.Tensor]) -> tuple[tuple[str, int], ...]:
+    """Bytes of what is multiplied with, by type: no vectors, and no embedding that is only read."""
+    totals: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        only_read = name == "token_embd.weight" and "output.weight" in tensors
+        if len(tensor.shape) > 1 and not only_read:
+            totals[tensor.type] = totals.get(tensor.type, 0) + tensor.bytes
+    return tuple(sorted(totals.items()))
 
 
 def _elements(tensor: gguf.Tensor) -> int:

@@ -88,9 +88,9 @@ def run(path: str, ready: Connection) -> None:
 
     async def serve():
         loop = asyncio.get_running_loop()
-        await loop.create_unix_server(InstantEngine, path)
-        server = await loop.create_server(InstantEngine, "127.0.0.1", 0)
-        ready.send(server.sockets[0].getsockname()[1])
-        await loop.create_future()
+        unix = await loop.create_unix_server(InstantEngine, path)
+        tcp = await loop.create_server(InstantEngine, "127.0.0.1", 0)
+        ready.send(tcp.sockets[0].getsockname()[1])
+        await asyncio.gather(unix.serve_forever(), tcp.serve_forever())
 
     uvloop.run(serve())

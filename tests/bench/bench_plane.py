@@ -6,6 +6,7 @@ from multiprocessing.connection import Connection
 
 import uvloop
 
+from llmd.errors import EngineDiedError
 from llmd.proxy.gate import Destination, Lease, ModelCard, Upstream
 from llmd.proxy.guard import Guard
 from llmd.proxy.limits import Limits
@@ -35,7 +36,7 @@ class InstantGate:
         return Destination("bench")
 
     def autopsy(self, lease, explained):
-        raise NotImplementedError
+        explained(EngineDiedError("the engine is gone"))
 
     def health(self, port):
         return {"ready": True}

@@ -50,10 +50,16 @@ def test_stream_with_nothing_held_back_arrives_too(whole, where):
     assert out == data
 
 
-@given(events, st.booleans(), places)
-def test_done_is_seen_however_it_is_cut(whole, done, where):
-    data = b"".join(whole) + (b"data: [DONE]\n\n" if done else b"")
-    stream = EventStream(1000)
+@given(
+    events,
+    st.sampled_from([b"", b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n", b'data: "[DONE]"\n\n']),
+    places,
+    st.sampled_from([0, 3, 8, 1000]),
+)
+def test_done_is_seen_however_it_is_cut(whole, last, where, hold_bytes):
+    data = b"".join(whole) + last
+    done = b": [" in last or b":[" in last
+    stream = EventStream(hold_bytes)
 
     for piece in cut(data, where):
         stream.feed(piece)

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import random
+import threading
 import time
 
 import openai
@@ -145,13 +146,23 @@ def test_load_says_what_it_evicted_and_status_shows_the_budget(demo):
 def test_four_requests_to_a_parallel_profile_run_at_once(demo):
     port, story = demo.ports[8084], LESSONS["story"]
     ask(port, PROMPT)
-    seen = []
+    together = threading.Barrier(4)
+
+    def tell():
+        """When the first and the last token came, and the story."""
+        together.wait()
+        stream = client(port).chat.completions.create(
+            model="any", temperature=0, stream=True,
+            messages=[{"role": "user", "content": story["prompt"]}],
+        )  # fmt: skip
+        chunks = [(time.monotonic(), c.choices[0].delta.content) for c in stream if c.choices]
+        told = [(at, text) for at, text in chunks if text]
+        return told[0][0], told[-1][0], "".join(text for _, text in told)
+
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        answers = [pool.submit(ask, port, story["prompt"]) for _ in range(4)]
-        while not all(answer.done() for answer in answers):
-            seen.append(demo.profile("reason")["in_flight"])
-    assert {answer.result()["content"] for answer in answers} == {story["answer"]}
-    assert max(seen) == 4
+        stories = [tale.result() for tale in [pool.submit(tell) for _ in range(4)]]
+    assert max(first for first, _, _ in stories) < min(last for _, last, _ in stories)
+    assert {text for _, _, text in stories} == {story["answer"]}
 
 
 def test_fifth_request_waits_in_the_queue(demo):
