@@ -77,7 +77,12 @@ class Llmd:
         hosts = self.host_pids()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(40)
+        try:
+            status = self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
         gone, alive = psutil.wait_procs(
             [psutil.Process(p) for p in hosts if psutil.pid_exists(p)], 5
         )
