@@ -133,21 +133,35 @@ def _build(document: Document, directory: Path) -> Config | None:
         document.report((), f"is {kind}; a configuration is a mapping with the key `profiles`")
         return None
     data = {key: value for key, value in data.items() if not key.startswith(_EXTENSION)}
+    _refuse_names(data, document)
     _make_absolute(data, directory, document)
     try:
         config: Config | None = Config.model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False)
         faulty = {detail["loc"][:-1] for detail in details}
+        unread = {problem.path for problem in document.problems}
         for detail in details:
             if detail["type"] == "too_short" and detail["loc"] in faulty:
                 continue  # it is only short of the items that are reported themselves
             path, text, key = place_and_text(detail, data)
+            if detail["input"] is None and yamlfile.dotted(path) in unread:
+                continue  # it has no value because of what is reported already
             document.report(path, text, key=key)
         config = _salvage(data, error)
     if config is not None:
         cross_check(config, document)
     return config
+
+
+def _refuse_names(data: dict[str, Any], document: Document) -> None:
+    """A profile has a field `name`, but it is not for the file to fill."""
+    profiles = data.get("profiles")
+    for key, profile in profiles.items() if isinstance(profiles, dict) else ():
+        if isinstance(profile, dict) and "name" in profile:
+            del profile["name"]
+            text = "a profile's name is its key under `profiles`; remove this line"
+            document.report(("profiles", key, "name"), text, key=True)
 
 
 def _salvage(data: dict[str, Any], error: ValidationError) -> Config | None:

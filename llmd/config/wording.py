@@ -111,8 +111,6 @@ def _say_unknown_key(path: Path, data: Any) -> str:
         engine = data["profiles"][path[1]]["engine"]
         known = set(ENGINES[engine].model_fields) - {"name"}
         owners = [name for name, model in ENGINES.items() if key in model.model_fields]
-        if key == "name":
-            return "a profile's name is its key under `profiles`; remove this line"
         if owners:
             return f"is for engine {' or '.join(owners)}, and this profile's is {engine}"
         if key in Config.model_fields:

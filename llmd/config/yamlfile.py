@@ -118,10 +118,8 @@ def read_yaml(text: str, *, as_written: Collection[Path] = ()) -> Document:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
-        shown = f"U+{ord(error.character):04X}" if isinstance(error.character, str) else "bytes"
-        document.problems.append(
-            Problem(line, column, "", f"the character {shown} is not allowed in YAML; remove it")
-        )
+        text = f"the character U+{error.character:04X} is not allowed in YAML; remove it"
+        document.problems.append(Problem(line, column, "", text))
         return document
     except ValueError as error:  # a number or an escape that PyYAML itself trips over
         document.problems.append(Problem(0, 0, "", f"is not valid YAML: {error}"))

@@ -1,7 +1,6 @@
 """One client connection: its requests in order, one at a time, and the clock against stalling."""
 
 import asyncio
-import re
 import socket
 import struct
 from typing import TYPE_CHECKING, Final, cast
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _HIGH_WATER: Final = 64 * 2**10
 _LOW_WATER: Final = 16 * 2**10
@@ -38,7 +36,10 @@ class ClientConnection(asyncio.Protocol):
 
     End of file from the client counts as a hang-up, as with most proxies: a client that closes its
     sending side early (`nc -N`) cannot be told from one that is gone, and the engine's time is
-    worth more. One alarm serves all time-outs; `_ring` tells from the stage what it means.
+    worth more. A client that has sent more than `max_pipelined_bytes` ahead is not read from until
+    its turn comes, and its hang-up is noticed no sooner.
+
+    One alarm serves all time-outs; `_ring` tells from the stage what it means.
 
     Args:
         forget: Told when the connection is gone.
@@ -46,25 +47,10 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_advancing",
-        "_began_s",
-        "_bytes_out",
-        "_exchange",
-        "_forget",
-        "_head_begun",
-        "_lingered_bytes",
-        "_reader",
-        "_reading_paused",
-        "_refusal",
-        "_reply",
-        "_request",
-        "_request_id",
-        "_service",
-        "_stage",
-        "_transport",
-        "alarm",
-        "write_paused",
-    )
+        "_advancing", "_began_s", "_bytes_out", "_exchange", "_forget", "_head_begun",
+        "_lingered_bytes", "_reader", "_reading_paused", "_refusal", "_reply", "_request",
+        "_request_id", "_service", "_stage", "_transport", "alarm", "write_paused",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -124,7 +110,7 @@ class ClientConnection(asyncio.Protocol):
             return
         reader = self._reader
         reader.feed(data)
-        if stage is _BUSY:
+        if stage is _BUSY or self.write_paused:
             if reader.pending > self._service.limits.max_pipelined_bytes:
                 self._pause_reading()
             return
@@ -145,7 +131,8 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads slower than the engine writes."""
         self.write_paused = True
-        self.alarm.set(self._service.limits.stall_s)
+        if self._stage is not _LINGERING:
+            self.alarm.set(self._service.limits.stall_s)
         if self._exchange is not None:
             self._exchange.pause()
 
@@ -155,8 +142,9 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self.alarm.clear()
             self._exchange.resume()
-        elif self._stage is _HEAD:
+        elif self._stage is _HEAD or self._stage is _BODY:
             self.alarm.set(self._service.limits.keep_alive_s)
+            self._resume_reading()
             self._advance()
 
     # --- requests ---
@@ -209,9 +197,7 @@ class ClientConnection(asyncio.Protocol):
         self._bytes_out = 0
         self._head_begun = False
         self._request = request
-        given = request.fields.get(b"x-request-id")
-        sane = given is not None and _SANE_ID.match(given) is not None
-        self._request_id = given if given is not None and sane else service.new_request_id()
+        self._request_id = service.request_id(request.fields.get(b"x-request-id"))
         self._reply = Reply(
             minor=request.minor,
             head_only=request.method == b"HEAD",
@@ -248,8 +234,10 @@ class ClientConnection(asyncio.Protocol):
             self._close()
             return
         self._stage = _HEAD
-        limits = self._service.limits
-        self.alarm.set(limits.stall_s if self.write_paused else limits.keep_alive_s)
+        if self.write_paused:
+            self.alarm.set(self._service.limits.stall_s)
+            return
+        self.alarm.set(self._service.limits.keep_alive_s)
         self._resume_reading()
         if self._reader.pending:
             self._advance()
@@ -268,7 +256,7 @@ class ClientConnection(asyncio.Protocol):
         request, reply = self._request, self._reply
         if reply is None:
             self._began_s = self._service.deadlines.now()
-            self._request_id = self._service.new_request_id()
+            self._request_id = self._service.request_id(None)
             lines = b"X-Request-Id: %b\r\n" % self._request_id
             reply = Reply(minor=1, head_only=False, keep_alive=False, lines=lines)
         # With no body to come, the next request can be found.

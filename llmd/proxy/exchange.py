@@ -44,25 +44,10 @@ class Exchange:
     """One request of one client; made when its body is whole."""
 
     __slots__ = (
-        "_arriving",
-        "_client",
-        "_connection",
-        "_early_outcome",
-        "_last_s",
-        "_lease",
-        "_path",
-        "_peek",
-        "_relay",
-        "_reply",
-        "_request",
-        "_request_id",
-        "_retried",
-        "_service",
-        "_state",
-        "_stream",
-        "_ticket",
-        "_unreachable",
-    )
+        "_arriving", "_client", "_connection", "_early_outcome", "_last_s", "_lease", "_path",
+        "_peek", "_relay", "_reply", "_request", "_request_id", "_retried", "_service", "_state",
+        "_stream", "_ticket", "_unreachable",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -98,11 +83,6 @@ class Exchange:
     def gone(self) -> bool:
         """Whether it is over; of a caller of the pool."""
         return self._state is _DONE
-
-    @property
-    def state(self) -> S:
-        """Where it stands."""
-        return self._state
 
     @property
     def profile(self) -> str | None:
@@ -251,8 +231,9 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._service.pool.give_back(connection)
-        self._leave(served=True)
+        # The answer first: giving the place back may set the next request going.
         self._client.write(last)
+        self._leave(served=True)
         self._client.exchange_over()
 
     def _not_a_stream(self) -> None:

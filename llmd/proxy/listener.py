@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from llmd.proxy.service import OnFinished, Service
 
 
 _BACKLOG: Final = 512
+_PROBE_S: Final = 0.2
 _NO_IPV6: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
@@ -182,6 +184,8 @@ class PortListener:
 def _bind_one(host: str, port: int) -> socket.socket | None:
     """A bound socket; None for an IPv6 address on a machine without IPv6."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if port and _somebody_answers(family, host, port):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError:
@@ -199,3 +203,17 @@ def _bind_one(host: str, port: int) -> socket.socket | None:
             return None
         raise
     return sock
+
+
+def _somebody_answers(family: int, host: str, port: int) -> bool:
+    """Whether a program listens there already.
+
+    macOS lets 127.0.0.1 be bound although somebody else listens on all addresses, and divides the
+    connections between the two as it sees fit.
+    """
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.settimeout(_PROBE_S)
+            return probe.connect_ex((host, port)) == 0
+    except OSError:
+        return False

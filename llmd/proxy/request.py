@@ -40,18 +40,9 @@ class Request:
     """
 
     __slots__ = (
-        "body",
-        "body_bytes",
-        "expects_continue",
-        "fields",
-        "forward",
-        "keep_alive",
-        "length",
-        "method",
-        "minor",
-        "path",
-        "target",
-    )
+        "body", "body_bytes", "expects_continue", "fields", "forward", "keep_alive", "length",
+        "method", "minor", "path", "target",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.method = b""
@@ -93,17 +84,9 @@ class RequestReader:
     """
 
     __slots__ = (
-        "_body_left",
-        "_buffer",
-        "_checked",
-        "_chunked",
-        "_known",
-        "_known_rest",
-        "_limits",
-        "_parser",
-        "_request",
-        "_seen",
-    )
+        "_body_left", "_buffer", "_checked", "_chunked", "_known", "_known_rest", "_limits",
+        "_parser", "_request", "_seen",
+    )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

@@ -1,8 +1,10 @@
 """What all connections of one port share."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from os import urandom
+from typing import Final
 
 from llmd.proxy.deadlines import Deadlines
 from llmd.proxy.gate import Gate
@@ -36,6 +38,8 @@ class Finished:
     bytes_in: int
     bytes_out: int
 
+
+_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 
 OnFinished = Callable[[Finished], None]
 
@@ -89,7 +93,9 @@ class Service:
             )
         )
 
-    def new_request_id(self) -> bytes:
-        """A name for a request that came without one; unique, and cheap to make."""
+    def request_id(self, given: bytes | None) -> bytes:
+        """The name of a request: the one it was *given* if that is sane, else a new one."""
+        if given is not None and _SANE_ID.match(given):
+            return given
         self._requests += 1
         return b"%b-%x" % (self._prefix, self._requests)

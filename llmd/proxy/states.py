@@ -79,6 +79,7 @@ TRANSITIONS: Final = {
     (S.STREAMING, T.BROKE): S.AUTOPSY,  # of a stream of events: one more can say why
     (S.STREAMING, T.CUT): S.DONE,  # of anything else: only a broken connection says "incomplete"
     (S.AUTOPSY, T.EXPLAINED): S.DONE,
+    (S.NEW, T.LEFT): S.DONE,  # only when something unforeseen ended the connection
     (S.WAITING, T.LEFT): S.DONE,
     (S.CONNECTING, T.LEFT): S.DONE,
     (S.SENT, T.LEFT): S.DONE,

@@ -37,30 +37,11 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_head_only",
-        "_interim",
-        "_keeps_alive",
-        "_on_idle_end",
-        "_parser",
-        "_pieces",
-        "_shelf",
-        "_transport",
-        "chunked",
-        "complete",
-        "content_type",
-        "fault",
-        "fresh_head",
-        "idle_since_s",
-        "length",
-        "lines",
-        "lost",
-        "on_body",
-        "receiver",
-        "reused",
-        "started",
-        "status",
+        "_head_only", "_interim", "_keeps_alive", "_on_idle_end", "_parser", "_pieces", "_shelf",
+        "_transport", "chunked", "complete", "content_type", "fault", "fresh_head", "idle_since_s",
+        "length", "lines", "lost", "on_body", "receiver", "reused", "started", "status",
         "until_close",
-    )
+    )  # fmt: skip
 
     def __init__(self, shelf: "Shelf", on_idle_end: Callable[["UpstreamConnection"], None]) -> None:
         self._shelf = shelf

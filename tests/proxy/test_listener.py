@@ -61,6 +61,16 @@ async def test_taken_port_is_an_os_error_and_leaves_nothing_open(start):
     listener.close()
 
 
+async def test_port_that_somebody_holds_on_all_addresses_is_taken(start):
+    plane = await start(hosts=("0.0.0.0",))
+    listener = PortListener(plane.listener.port, plane.gate, Guard(), plane.pool)
+
+    with pytest.raises(OSError, match=r".") as caught:
+        await listener.start(hosts=("127.0.0.1",))
+
+    assert caught.value.errno == errno.EADDRINUSE
+
+
 @needs_ipv6
 async def test_port_taken_on_one_address_is_freed_on_the_other(start):
     plane = await start()

@@ -311,18 +311,19 @@ async def test_client_that_pipelines_without_reading_is_held_back(start, paused)
     client = await slow_client(plane)
     plane.gate.cards *= 100
     count = 1000
-    request = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    request = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n" % (b"x" * 20_000)
 
     async def send():
-        for _ in range(count // 100):
-            await client.send(request * 100)
+        for _ in range(count):
+            await client.send(request)
 
     sending = asyncio.ensure_future(send())
     await paused.wait()
     (connection,) = plane.listener._connections
-    assert connection._transport.get_write_buffer_size() < 1_000_000
-    for _ in range(count):
+    for number in range(count):
         assert (await client.response()).status == 200
+        assert connection._transport.get_write_buffer_size() < 1_000_000
+        assert connection._reader.pending < 1_000_000, number
     await sending
 
 
