@@ -126,6 +126,7 @@ class DaemonOperator:
             sequences=entry.residency.parallel,
             idle_ttl_s=view.idle_ttl_s if view.idle_ttl_s < inf else None,
             load_s=round(view.load_s, 3) if view.loads else None,
+            tokens_per_s=self._daemon.tokens_per_s.get(view.name),
             progress=host.progress if host is not None else None,
             requests=view.requests,
             retry_in_s=round(view.retry_in_s, 1) if view.retry_in_s else None,

@@ -39,13 +39,18 @@ _CONNECTED: Final = T.CONNECTED
 _HEAD: Final = T.HEAD
 _ENDED: Final = T.ENDED
 
+_RATED_EVENTS: Final = 16
+"""A stream of fewer events says little about speed."""
+_CLOSING_EVENTS: Final = 3
+"""The end of a stream: a finish reason, the usage, `[DONE]`."""
+
 
 class Exchange:
     """One request of one client; made when its body is whole."""
 
     __slots__ = (
-        "_arriving", "_client", "_connection", "_early_outcome", "_last_s", "_lease", "_path",
-        "_peek", "_relay", "_reply", "_request", "_request_id", "_retried", "_service", "_state",
+        "_arriving", "_client", "_connection", "_early_outcome", "_first_s", "_last_s", "_lease",
+        "_path", "_peek", "_relay", "_reply", "_request", "_request_id", "_retried", "_service", "_state",
         "_stream", "_ticket", "_unreachable",
     )  # fmt: skip
 
@@ -76,7 +81,7 @@ class Exchange:
         self._retried = False
         self._unreachable = ""
         """Why no connection could be made."""
-        self._last_s = 0.0
+        self._first_s = self._last_s = 0.0
         """When the engine last sent a piece of a stream."""
 
     @property
@@ -215,6 +220,7 @@ class Exchange:
             out, body = relay.give_up_collecting(connection), b""
         if body:
             self._last_s = self._service.deadlines.now()
+            self._first_s = self._first_s or self._last_s
             out = out + relay.piece(body) if out else relay.piece(body)
         if not connection.complete:
             if out:
@@ -231,10 +237,20 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._service.pool.give_back(connection)
+        self._tell_rate()
         # The answer first: giving the place back may set the next request going.
         self._client.write(last)
         self._leave(served=True)
         self._client.exchange_over()
+
+    def _tell_rate(self) -> None:
+        """Of a stream, tokens per second: its events, less the last ones that carry none."""
+        events, service = self._relay.events, self._service
+        if events is None or service.on_rate is None or self._lease is None:
+            return
+        seconds = self._last_s - self._first_s
+        if events.count >= _RATED_EVENTS and seconds > 0:
+            service.on_rate(self._lease.profile, (events.count - _CLOSING_EVENTS) / seconds)
 
     def _not_a_stream(self) -> None:
         """Comments were sent already, and now comes something that is no stream of events."""

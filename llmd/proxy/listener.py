@@ -15,7 +15,7 @@ from llmd.proxy.gate import Gate
 from llmd.proxy.guard import Guard
 from llmd.proxy.limits import Limits
 from llmd.proxy.pool import UpstreamPool
-from llmd.proxy.service import OnFinished, Service
+from llmd.proxy.service import OnFinished, OnRate, Service
 
 
 _BACKLOG: Final = 512
@@ -35,6 +35,7 @@ class PortListener:
     Args:
         port: To bind; 0 lets the kernel choose. The gate hears the bound one.
         on_finished: Called once for each request, with what an access log needs.
+        on_rate: Called for each stream that was long enough to tell its tokens per second.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class PortListener:
         limits: Limits | None = None,
         *,
         on_finished: OnFinished | None = None,
+        on_rate: OnRate | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._loop)
@@ -57,6 +59,7 @@ class PortListener:
             limits=limits or Limits(),
             deadlines=self._deadlines,
             on_finished=on_finished,
+            on_rate=on_rate,
         )
         self._servers: list[asyncio.Server] = []
         self._connections: set[ClientConnection] = set()

@@ -43,6 +43,9 @@ _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 
 OnFinished = Callable[[Finished], None]
 
+OnRate = Callable[[str, float], None]
+"""Told a profile, and the tokens per second that one stream of it came at."""
+
 
 @dataclass(slots=True)
 class Service:
@@ -60,6 +63,7 @@ class Service:
     limits: Limits
     deadlines: Deadlines
     on_finished: OnFinished | None = None
+    on_rate: OnRate | None = None
     draining: bool = False
     _prefix: bytes = field(default_factory=lambda: urandom(5).hex().encode())
     _requests: int = 0

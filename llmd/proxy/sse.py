@@ -29,16 +29,19 @@ class EventStream:
     An event larger than *hold_bytes* is passed on in pieces; `between_events` is False meanwhile.
     """
 
-    __slots__ = ("_held", "_hold_bytes", "_last", "between_events")
+    __slots__ = ("_held", "_hold_bytes", "_last", "between_events", "count")
 
     def __init__(self, hold_bytes: int) -> None:
         self._hold_bytes = hold_bytes
         self._held = b""
         self._last = b""
         self.between_events = True
+        self.count = 0
+        """How many events came so far, near enough for tokens per second."""
 
     def feed(self, piece: bytes) -> bytes:
         """Take a *piece* as it came; return what can be passed on now."""
+        self.count += piece.count(b"data:")
         whole = self.between_events
         if self._held:
             piece = self._held + piece

@@ -68,6 +68,7 @@ class Daemon:
         ports: The open ports.
         events: The decisions, for `llmd-ctl events`.
         waiting: Requests that have no answer yet, by ticket.
+        tokens_per_s: Of the last stream of each profile.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Daemon:
         self.pool = UpstreamPool(Limits(), self.spawn_task)
         self.started_s = clock.now()
         self.waiting: dict[Ticket, Settled] = {}
+        self.tokens_per_s: dict[str, float] = {}
         self.stopping = False
         self._commands: dict[Ticket, asyncio.Future[Complete]] = {}
         self._tickets = itertools.count(1)
@@ -110,7 +112,7 @@ class Daemon:
             learn=self._learn,
             directory=directory, log_dir=log_dir, orphan_grace_s=config.orphan_grace,
         )  # fmt: skip
-        self.ports = Ports(DaemonGate(self), self.pool, self.spawn_task)
+        self.ports = Ports(DaemonGate(self), self.pool, self.spawn_task, self._rate)
 
     @property
     def config(self) -> Config:
@@ -197,6 +199,9 @@ class Daemon:
 
     def _configure(self) -> None:
         self.dispatch(ConfigReplaced(self.catalogue.rules, self.catalogue.residencies))
+
+    def _rate(self, profile: str, tokens_per_s: float) -> None:
+        self.tokens_per_s[profile] = tokens_per_s
 
     def _learn(self, entry: Entry, peak_bytes: int) -> None:
         """Keep what a host held at most, for the next load."""

@@ -15,6 +15,7 @@ from llmd.proxy.guard import Guard
 from llmd.proxy.limits import Limits
 from llmd.proxy.listener import PortListener
 from llmd.proxy.pool import UpstreamPool
+from llmd.proxy.service import OnRate
 
 
 RETRY_S: Final = 5.0
@@ -35,10 +36,12 @@ class Ports:
         gate: Gate,
         pool: UpstreamPool,
         spawn_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any]],
+        on_rate: OnRate,
     ) -> None:
         self._gate = gate
         self._pool = pool
         self._spawn_task = spawn_task
+        self._on_rate = on_rate
         self._listeners: dict[int, PortListener] = {}
         self._listen: tuple[str, ...] = ()
         self._retry: asyncio.Task[Any] | None = None
@@ -75,7 +78,7 @@ class Ports:
 
     async def _open_one(self, port: int, config: Config) -> None:
         guard, limits = terms_of(config)
-        listener = PortListener(port, self._gate, guard, self._pool, limits)
+        listener = PortListener(port, self._gate, guard, self._pool, limits, on_rate=self._on_rate)
         try:
             await listener.start(hosts=config.listen)
         except OSError as error:

@@ -179,6 +179,15 @@ def test_fifth_request_waits_in_the_queue(demo):
     assert {answer.result()["content"] for answer in answers} == {story["answer"]}
 
 
+def test_status_tells_the_speed_of_the_last_stream(demo):
+    stream = client(demo.ports[8083]).chat.completions.create(
+        model="any", temperature=0, stream=True,
+        messages=[{"role": "user", "content": LESSONS["story"]["prompt"]}],
+    )  # fmt: skip
+    assert len(list(stream)) > 100
+    assert demo.profile("raw")["tokens_per_s"] > 1
+
+
 def test_query_prints_the_answer_and_nothing_else(demo):
     done = demo.ctl("query", "-p", "raw", "--temperature", "0", PROMPT)
     assert (done.stdout, done.stderr, done.returncode) == (f"{ANSWER}\n", "", 0)
