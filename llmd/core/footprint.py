@@ -4,13 +4,26 @@ Pure arithmetic on what the headers of the weights say (`llmd.weights.shape` rea
 meant as a ceiling that real use reaches: every sequence at its full context, the prompt cache full.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final, Literal
 
+from llmd.core.shape import Format, LayerCache, ModelShape
+
+
+__all__ = [
+    "Footprint",
+    "LayerCache",
+    "ModelShape",
+    "Platform",
+    "default_context",
+    "estimate",
+    "prefill_tokens",
+    "spare_bytes",
+]
 
 MIB: Final = 2**20
 
-Format = Literal["mlx", "gguf"]
 Platform = Literal["linux", "darwin"]
 
 DEFAULT_CONTEXT_TOKENS: Final = 32768
@@ -45,7 +58,7 @@ sequence's state, one for so many tokens of it (`--ctx-checkpoints`)."""
 # Metal's compiled kernels; to be replaced by learned marks.
 _SPARE_BYTES: Final[dict[Platform, int]] = {"linux": 80 * MIB, "darwin": 192 * MIB}
 _RUNTIME_BYTES: Final[dict[tuple[Format, Platform], int]] = {
-    ("mlx", "linux"): 96 * MIB,
+    ("mlx", "linux"): 90 * MIB,
     ("mlx", "darwin"): 224 * MIB,
     ("gguf", "linux"): 56 * MIB,
     ("gguf", "darwin"): 128 * MIB,
@@ -59,6 +72,11 @@ _MLX_TOKEN_LOADING_BYTES: Final = 500
 _CACHE_STEP_TOKENS: Final = 256
 """Both engines allocate the key-value cache in steps of so many tokens."""
 
+_CACHE_TYPE_BYTES: Final = {
+    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
+    "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32,
+}  # fmt: skip
+
 _FUSED_HEAD_DIMS: Final = {64, 80, 128}
 """Where MLX has a Metal kernel that never writes attention scores out."""
 
@@ -66,80 +84,13 @@ _SCORE_COPIES: Final = 1.5
 """Copies of the scores alive at once where it has not: masked, and after the softmax. Measured 1.2
 to 2.0 on the CPU, with one and two sequences, float16 and float32."""
 
-_MALLOC_SLACK_BYTES: Final = 24 * MIB
+_MALLOC_SLACK_BYTES: Final = 20 * MIB
 """Freed memory that glibc and MLX keep on Linux: 14 to 32 MiB measured at the peak."""
 
 _REPACKED_X86: Final = {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}
 _REPACKED_ARM: Final = _REPACKED_X86 | {"Q8_0", "Q5_K", "Q6_K"}
 """Types of which llama.cpp makes a second, rearranged copy for the CPU, beside the mapped file
 (`CPU_REPACK` in its log; measured on x86-64, arm64 by its source)."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerCache:
-    """What one layer keeps of one sequence.
-
-    Attributes:
-        key_elements: Numbers kept per token as keys (heads x dimension; the latent for MLA).
-        value_elements: The same for values; 0 where values are a view of the keys.
-        window_tokens: Only so many tokens are kept (sliding window); None keeps all.
-        state_bytes: Kept whatever the length: recurrent and convolution state.
-    """
-
-    key_elements: int = 0
-    value_elements: int = 0
-    window_tokens: int | None = None
-    state_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What the headers of a model say, as far as memory and `llmd-ctl models` are concerned.
-
-    Attributes:
-        format: `mlx` (a directory of safetensors) or `gguf`.
-        architecture: The model type as the format calls it: `qwen3`, `llama`.
-        weights_bytes: All tensors.
-        parameters: How many weights, as far as packed ones can be counted.
-        quantization: `4-bit`, `Q4_K_M`, `bf16`.
-        layers: One entry for each layer.
-        hidden: Width of the residual stream.
-        intermediate: Width of the feed-forward layers; of one expert's where there are experts.
-        heads: Attention heads (queries).
-        head_dim: Width of one head's keys.
-        vocab: Tokens in the vocabulary.
-        context_tokens: What the model was trained for; 0 when it does not say.
-        experts_used: Experts that one token passes through; 0 in a dense model.
-        element_bytes: Bytes per number in activations, and so in MLX's key-value cache.
-        files: Every file the engine reads weights from, in order.
-        fingerprint: Changes when the files do: names, sizes, modification times.
-        chat_template: Whether a chat template comes with it.
-        matrix_bytes: Bytes of the matrices by their type, in GGUF: `("Q4_K", 1024)`.
-    """
-
-    format: Format
-    architecture: str
-    weights_bytes: int
-    parameters: int
-    quantization: str
-    layers: tuple[LayerCache, ...]
-    hidden: int
-    intermediate: int
-    heads: int
-    head_dim: int
-    vocab: int
-    context_tokens: int
-    experts_used: int = 0
-    element_bytes: int = 2
-    files: tuple[str, ...] = ()
-    fingerprint: str = ""
-    chat_template: bool = False
-    matrix_bytes: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def n_layers(self) -> int:
-        """How many layers it has."""
-        return len(self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +139,7 @@ def estimate(
     prompt_cache_bytes: int,
     platform: Platform,
     arm64: bool = False,
-    prefill_step_tokens: int | None = None,
+    args: Sequence[str] = (),
 ) -> Footprint:
     """What a host of *shape* holds when all *sequences* have filled *context_tokens* each.
 
@@ -199,30 +150,36 @@ def estimate(
         prompt_cache_bytes: Bound of the cache of earlier prompts, beside the sequences' own.
         platform: `darwin` runs on the GPU (Metal), `linux` on the CPU.
         arm64: The CPU, where it matters: what llama.cpp rearranges on Linux.
-        prefill_step_tokens: What MLX is told to process at once; None for `prefill_tokens`.
+        args: Further flags of the engine; those that change what it holds are heeded
+            (`--prefill-step-size`; `--cache-type-k`, `--cache-type-v`, `--ubatch-size`).
     """
     runtime = _RUNTIME_BYTES[shape.format, platform] + shape.vocab * _TOKEN_BYTES[shape.format]
+    size = _Size(shape, context_tokens, sequences, platform)
     if shape.format == "mlx":
-        step = prefill_step_tokens or prefill_tokens(
+        step = _number(args, "--prefill-step-size") or prefill_tokens(
             shape, context_tokens=context_tokens, sequences=sequences, platform=platform
         )
         return Footprint(
             weights_bytes=shape.weights_bytes,
-            cache_bytes=_cache_bytes(shape, context_tokens, sequences, step),
+            cache_bytes=_cache_bytes(size, step),
             prompt_cache_bytes=prompt_cache_bytes,
-            compute_bytes=_mlx_compute(shape, context_tokens, sequences, step, platform),
+            compute_bytes=_mlx_compute(size, step),
             runtime_bytes=runtime,
         )
+    step = _number(args, "--ubatch-size", "-ub") or LLAMA_UBATCH_TOKENS
+    keys, values = _flag(args, "--cache-type-k", "-ctk"), _flag(args, "--cache-type-v", "-ctv")
+    size = _Size(
+        shape, context_tokens, sequences, platform, _element_bytes(keys), _element_bytes(values)
+    )
     repacked = _REPACKED_ARM if arm64 else _REPACKED_X86
     return Footprint(
         weights_bytes=shape.weights_bytes
         + sum(
-            size for kind, size in shape.matrix_bytes if platform == "linux" and kind in repacked
+            count for kind, count in shape.matrix_bytes if platform == "linux" and kind in repacked
         ),
-        cache_bytes=_cache_bytes(shape, context_tokens, sequences, LLAMA_UBATCH_TOKENS)
-        + _checkpoint_bytes(shape, context_tokens, sequences),
+        cache_bytes=_cache_bytes(size, step) + _checkpoint_bytes(size),
         prompt_cache_bytes=prompt_cache_bytes,
-        compute_bytes=_llama_compute(shape, context_tokens, sequences),
+        compute_bytes=_llama_compute(size, step),
         runtime_bytes=runtime,
     )
 
@@ -243,34 +200,48 @@ def prefill_tokens(
     return step
 
 
-def _cache_bytes(shape: ModelShape, context_tokens: int, sequences: int, step_tokens: int) -> int:
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """One way to run one model. *key_bytes* and *value_bytes* are of one number in the cache."""
+
+    shape: ModelShape
+    context_tokens: int
+    sequences: int
+    platform: Platform
+    key_bytes: float = 0.0
+    value_bytes: float = 0.0
+
+    def token_bytes(self, layer: LayerCache) -> float:
+        """What *layer* keeps of one token."""
+        width = self.shape.element_bytes
+        keys = layer.key_elements * (self.key_bytes or width)
+        return keys + layer.value_elements * (self.value_bytes or width)
+
+
+def _cache_bytes(size: _Size, step_tokens: int) -> int:
     """Keys and values of every sequence at its full context, and recurrent state.
 
     A window holds *step_tokens* more: a chunk of the prompt is appended before old tokens go.
     """
-    total = 0
-    for layer in shape.layers:
-        tokens = context_tokens
+    total = 0.0
+    for layer in size.shape.layers:
+        tokens = size.context_tokens
         if layer.window_tokens is not None:
             tokens = min(tokens, layer.window_tokens + step_tokens)
         tokens = -(-tokens // _CACHE_STEP_TOKENS) * _CACHE_STEP_TOKENS
-        total += tokens * _token_bytes(shape, layer) + layer.state_bytes
-    return total * sequences
+        total += tokens * size.token_bytes(layer) + layer.state_bytes
+    return int(total) * size.sequences
 
 
-def _checkpoint_bytes(shape: ModelShape, context_tokens: int, sequences: int) -> int:
+def _checkpoint_bytes(size: _Size) -> int:
     """llama.cpp's copies of what cannot be rolled back: windows and recurrent state."""
     state = sum(
         layer.state_bytes
-        + min(context_tokens, layer.window_tokens or 0) * _token_bytes(shape, layer)
-        for layer in shape.layers
+        + min(size.context_tokens, layer.window_tokens or 0) * size.token_bytes(layer)
+        for layer in size.shape.layers
     )
-    copies = min(LLAMA_CHECKPOINTS, 1 + context_tokens // LLAMA_CHECKPOINT_TOKENS)
-    return state * copies * sequences
-
-
-def _token_bytes(shape: ModelShape, layer: LayerCache) -> int:
-    return (layer.key_elements + layer.value_elements) * shape.element_bytes
+    copies = min(LLAMA_CHECKPOINTS, 1 + size.context_tokens // LLAMA_CHECKPOINT_TOKENS)
+    return int(state) * copies * size.sequences
 
 
 def _writes_scores(shape: ModelShape, platform: Platform) -> bool:
@@ -284,18 +255,18 @@ def _scores_bytes(shape: ModelShape, context_tokens: int, sequences: int) -> int
     return together * shape.heads * context_tokens * shape.element_bytes
 
 
-def _mlx_compute(
-    shape: ModelShape, context_tokens: int, sequences: int, step_tokens: int, platform: Platform
-) -> int:
+def _mlx_compute(size: _Size, step_tokens: int) -> int:
     """Intermediate results of the largest step: a chunk of a prompt for several sequences."""
-    step = min(step_tokens, context_tokens)
-    rows = min(sequences, MLX_PREFILL_TOGETHER) * step
+    shape = size.shape
+    step = min(step_tokens, size.context_tokens)
+    rows = min(size.sequences, MLX_PREFILL_TOGETHER) * step
     widest = 3 * max(shape.intermediate, shape.heads * shape.head_dim) + 4 * shape.hidden
     total = rows * widest * shape.element_bytes
-    total += 3 * sequences * shape.vocab * 4  # logits, log-probabilities, their sorted copy
-    if _writes_scores(shape, platform):
-        total += int(step * _scores_bytes(shape, context_tokens, sequences) * _SCORE_COPIES)
-    if platform == "darwin":
+    total += 3 * size.sequences * shape.vocab * 4  # logits, log-probabilities, their sorted copy
+    if _writes_scores(shape, size.platform):
+        scores = step * _scores_bytes(shape, size.context_tokens, size.sequences)
+        total += int(scores * _SCORE_COPIES)
+    if size.platform == "darwin":
         return total + min(MLX_BUFFER_CACHE_BYTES, 2 * total)
     if shape.element_bytes == 2 and not shape.quantization.endswith("bit"):
         # The CPU multiplies half-precision matrices as float32: one layer's, converted.
@@ -303,14 +274,36 @@ def _mlx_compute(
     return max(total + _MALLOC_SLACK_BYTES, shape.vocab * _MLX_TOKEN_LOADING_BYTES)
 
 
-def _llama_compute(shape: ModelShape, context_tokens: int, sequences: int) -> int:
+def _llama_compute(size: _Size, ubatch_tokens: int) -> int:
     """llama.cpp's compute buffer, which is allocated whole at load, and its output buffer.
 
     Fitted to what its log says (`compute buffer size`) over widths, contexts and batch sizes, with
     flash attention, which it turns on by itself: the mask is all that grows with the context.
     """
-    rows = min(LLAMA_UBATCH_TOKENS, context_tokens * sequences)
+    shape = size.shape
+    rows = min(ubatch_tokens, size.context_tokens * size.sequences)
     widest = 3 * max(shape.intermediate, shape.heads * shape.head_dim) + 5 * shape.hidden
     widest += 2 * shape.experts_used * shape.hidden
-    mask = rows * context_tokens * 2
-    return rows * widest * 4 + mask + 4 * sequences * shape.vocab * 4
+    mask = rows * size.context_tokens * 2
+    return rows * widest * 4 + mask + 4 * size.sequences * shape.vocab * 4
+
+
+def _flag(args: Sequence[str], *names: str) -> str | None:
+    """The value of the last of *names* in *args*, as `--name value` or `--name=value`."""
+    value = None
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        name, equals, rest = word.partition("=")
+        if name in names:
+            value = rest if equals else following
+    return value
+
+
+def _number(args: Sequence[str], *names: str) -> int | None:
+    """The same where it is a positive number of reasonable size."""
+    value = _flag(args, *names) or ""
+    return min(int(value), 2**20) if value.isdecimal() and len(value) < 10 else None
+
+
+def _element_bytes(cache_type: str | None) -> float:
+    """Bytes of one number in llama.cpp's cache; f16 unless it is told otherwise."""
+    return _CACHE_TYPE_BYTES.get(cache_type or "f16", 2.0)

@@ -47,12 +47,15 @@ def recipe(profile: LlamaProfile, materials: Materials) -> Recipe:
             launch = _cpp_python(profile, materials)
         case _:
             assert_never(runner)
+    force = profile.force
+    if runner == "llama-cpp-python":  # it names the model in its answers as the request did
+        force = {**force, "model": profile.name}
     return Recipe(
         launch=launch,
         sequences=1 if runner == "llama-cpp-python" else profile.parallel,
         runner=runner,
         unsupported=_unsupported(runner, profile.args),
-        edits=BodyEdits(defaults=profile.defaults, force=profile.force),
+        edits=BodyEdits(defaults=profile.defaults, force=force),
         fingerprint=fingerprint_of(launch_content(launch), materials.stamps),
         load_s=_START_S[runner] + materials.weights_bytes / _READ_BYTES_PER_S,
     )

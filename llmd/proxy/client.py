@@ -214,7 +214,7 @@ class ClientConnection(asyncio.Protocol):
             raise RuntimeError("a request without a reply")
         self.alarm.clear()
         self._stage = _BUSY
-        self._exchange = exchange = Exchange(self, self._service, request, reply, self._request_id)
+        self._exchange = exchange = Exchange(self, self._service, request, reply)
         exchange.start()
         return self._exchange is None
 

@@ -111,6 +111,7 @@ def _text(message: Any) -> str:
     if isinstance(message, list):
         return "; ".join(filter(None, map(_text, message)))
     if isinstance(message, dict) and isinstance(message.get("msg"), str):
-        where = ".".join(str(part) for part in message.get("loc") or ())
+        loc = message.get("loc")
+        where = ".".join(map(str, loc)) if isinstance(loc, list) else ""
         return f"{where}: {message['msg']}" if where else message["msg"]
     return msgspec.json.encode(message).decode() if message else ""

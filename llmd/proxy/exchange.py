@@ -50,8 +50,8 @@ class Exchange:
 
     __slots__ = (
         "_arriving", "_client", "_connection", "_early_outcome", "_first_s", "_last_s", "_lease",
-        "_path", "_peek", "_relay", "_reply", "_request", "_request_id", "_retried", "_service", "_state",
-        "_stream", "_ticket", "_unreachable",
+        "_path", "_peek", "_relay", "_reply", "_request", "_retried", "_service",
+        "_state", "_stream", "_ticket", "_unreachable",
     )  # fmt: skip
 
     def __init__(
@@ -60,12 +60,10 @@ class Exchange:
         service: Service,
         request: Request,
         reply: Reply,
-        request_id: bytes,
     ) -> None:
         self._client = client
         self._service = service
         self._request = request
-        self._request_id = request_id
         self._path = canonical(request.path)
         self._reply = reply
         self._relay = Relay(reply, self._path, service.limits)
@@ -182,7 +180,7 @@ class Exchange:
             raise RuntimeError("a connection without a lease")
         self._fire(_CONNECTED)
         self._connection = connection
-        head = request_head(request, lease.upstream, self._request_id)
+        head = request_head(request, lease.upstream)
         connection.send(self, head, request.body, head_only=request.method == b"HEAD")
         if self._client.write_paused:
             connection.pause()

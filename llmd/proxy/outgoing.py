@@ -10,10 +10,11 @@ from llmd.proxy.request import Request
 _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
-def request_head(request: Request, upstream: Upstream, request_id: bytes) -> bytes:
+def request_head(request: Request, upstream: Upstream) -> bytes:
     """The head for the engine: the client's, without what is not for it, plus the host's own.
 
-    The body goes along as it is now, with a Content-Length however it came.
+    The body goes along as it is now, with a Content-Length however it came. The request's number
+    does not: llama-cpp-python answers any that is no UUID with an empty 400.
     """
     target = request.target
     if upstream.prefix:
@@ -33,8 +34,7 @@ def request_head(request: Request, upstream: Upstream, request_id: bytes) -> byt
         lines = [*lines, b"Content-Length: %d" % len(request.body)]
     start = b"%b %b HTTP/1.1" % (request.method, target)
     host = b"Host: %b" % host_header(upstream)
-    name = b"X-Request-Id: %b" % request_id
-    return b"\r\n".join([start, host, *lines, b"Accept-Encoding: identity", name, b"", b""])
+    return b"\r\n".join([start, host, *lines, b"Accept-Encoding: identity", b"", b""])
 
 
 def host_header(upstream: Upstream) -> bytes:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
-from llmd.core.footprint import LayerCache, ModelShape
+from llmd.core.shape import LayerCache, ModelShape
 from llmd.errors import WeightsError
 from llmd.weights import gguf
 from llmd.weights.numbers import LAYERS_MAX, count, per_layer

@@ -87,21 +87,20 @@ def _candidates(model: str, kind: str, models_dirs: Sequence[Path]) -> Iterator[
         if snapshot := _in_hub(model):
             yield snapshot
     wanted = model.lower().removesuffix(".gguf")
-    matches: dict[Path, str] = {}
+    matches: dict[Path, tuple[str, Path]] = {}  # by what it really is: a link is no second model
     for name, path in models_on_disk(models_dirs):
-        known = name.lower().removesuffix(".gguf")
-        known = re.sub(r"-0+1-of-\d{5}$", "", known)
+        known = re.sub(r"-0+1-of-\d{5}$", "", name.lower().removesuffix(".gguf"))
         if known == wanted or known.endswith(f"/{wanted}"):
-            matches.setdefault(path.resolve(), name)
-    fitting = {
-        path: name for path, name in matches.items() if (kind == "gguf") == (not path.is_dir())
-    }
-    if len(fitting or matches) > 1:
-        names = ", ".join(sorted((fitting or matches).values())[:6])
+            matches.setdefault(path.resolve(), (name, path))
+    fitting = [match for match in matches.values() if (kind == "gguf") == (not match[1].is_dir())]
+    chosen = fitting or list(matches.values())
+    if len(chosen) > 1:
+        names = ", ".join(sorted(name for name, _ in chosen)[:6])
         raise WeightsError(
             f"{model!r} may mean any of {names}", remedy="write the whole name in `model:`"
         )
-    yield from fitting or matches
+    for _, path in chosen:
+        yield path
 
 
 def _in_hub(model: str) -> Path | None:

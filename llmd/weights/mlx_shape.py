@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from llmd.core.footprint import LayerCache, ModelShape
+from llmd.core.shape import LayerCache, ModelShape
 from llmd.errors import WeightsError
 from llmd.weights import safetensors
 from llmd.weights.files import read_json

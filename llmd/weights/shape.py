@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from llmd.core.footprint import ModelShape
+from llmd.core.shape import ModelShape
 from llmd.errors import WeightsError
 from llmd.weights.files import shards_of
 from llmd.weights.gguf_shape import gguf_shape

@@ -1,6 +1,5 @@
 import contextlib
 import struct
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -68,13 +67,11 @@ def test_tensor_types_are_those_of_the_gguf_package():
     assert theirs.items() <= gguf.BLOCKS.items()
 
 
-def test_a_large_vocabulary_is_stepped_over_quickly(tmp_path):
+def test_a_large_vocabulary_is_counted_and_not_kept(tmp_path):
     file = write_gguf(tmp_path / "f", {"tokens": [f"token{n}" for n in range(200_000)]}, {})
-    began = time.process_time()
     header = gguf.read_header(file)
     assert header.lengths == {"tokens": 200_000}
     assert header.metadata == {}
-    assert time.process_time() - began < 2.0  # 0.15 s; the bound only catches a slow algorithm
 
 
 def one_key(value: bytes) -> bytes:
