@@ -203,7 +203,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train the demo model.")
     parser.add_argument("--check", action="store_true", help="test the model that is there")
     parser.add_argument("--compile", action="store_true", help="let PyTorch compile the layers")
-    parser.add_argument("--steps", type=int, default=3_000)
+    parser.add_argument("--steps", type=int, default=1_500)
     parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
     options = parser.parse_args()
     torch.manual_seed(SEED)

@@ -143,6 +143,7 @@ def _explain(error: yaml.MarkedYAMLError) -> str:
         "expected <block end>": "check the indentation of this line and the one above",
         "expected ',' or": "a bracket or brace is not closed, or a comma is missing",
         "found undefined alias": "name it with & before it is used",
+        "expected the node content": "quote text that begins with a colon or comma, such as '::1'",
         "found unknown escape": "inside double quotes a backslash is special; use single quotes",
         "but found another document": "a configuration is one document; remove the `---`",
         "could not find expected ':'": "a key needs a colon and a space after it",

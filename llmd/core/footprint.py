@@ -49,8 +49,8 @@ LLAMA_UBATCH_TOKENS: Final = 512
 
 LLAMA_CHECKPOINTS: Final = 32
 LLAMA_CHECKPOINT_TOKENS: Final = 8192
-"""Models that cannot roll back (sliding window, recurrent): the server keeps so many copies of a
-sequence's state, one for so many tokens of it (`--ctx-checkpoints`)."""
+"""Models that cannot roll back (sliding window, recurrent): the server keeps at most so many copies
+of a sequence's state (`--ctx-checkpoints`): one for so many tokens, two near the prompt's end."""
 
 # Measured on Linux x86-64 with hosts of this project (mlx 0.32, xllamacpp 2026.10), VmRSS:
 # an MLX host that has imported everything 75 MiB, with the demo model loaded 87; a llama host with
@@ -90,7 +90,7 @@ _MALLOC_SLACK_BYTES: Final = 20 * MIB
 _REPACKED_X86: Final = {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}
 _REPACKED_ARM: Final = _REPACKED_X86 | {"Q8_0", "Q5_K", "Q6_K"}
 """Types of which llama.cpp makes a second, rearranged copy for the CPU, beside the mapped file
-(`CPU_REPACK` in its log; measured on x86-64, arm64 by its source)."""
+(`CPU_REPACK` in its log): seen on x86-64, assumed for arm64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ def _checkpoint_bytes(size: _Size) -> int:
         + min(size.context_tokens, layer.window_tokens or 0) * size.token_bytes(layer)
         for layer in size.shape.layers
     )
-    copies = min(LLAMA_CHECKPOINTS, 1 + size.context_tokens // LLAMA_CHECKPOINT_TOKENS)
+    copies = min(LLAMA_CHECKPOINTS, 2 + size.context_tokens // LLAMA_CHECKPOINT_TOKENS)
     return int(state) * copies * size.sequences
 
 
@@ -291,7 +291,7 @@ def _llama_compute(size: _Size, ubatch_tokens: int) -> int:
 def _flag(args: Sequence[str], *names: str) -> str | None:
     """The value of the last of *names* in *args*, as `--name value` or `--name=value`."""
     value = None
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip(args, [*args[1:], ""], strict=False):
         name, equals, rest = word.partition("=")
         if name in names:
             value = rest if equals else following

@@ -160,6 +160,7 @@ def _cpp_python(profile: LlamaProfile, materials: Materials) -> Launch:
         *("--model_alias", profile.name),
         *("--n_ctx", str(materials.context_tokens)),
         *("--n_gpu_layers", "-1"),
+        *("--flash_attn", "True"),  # off by default, and then buffers grow with the context
         *("--interrupt_requests", "False"),  # else a new request cuts off the running one
         *profile.args,
     ]

@@ -40,12 +40,14 @@ def recipe(profile: MlxProfile, materials: Materials) -> Recipe:
             remedy="reinstall llmd with its dependencies",
             param=f"profiles.{profile.name}.engine",
         )
+    step = materials.prefill_tokens
     options: dict[str, Any] = {
         "model": os.fspath(materials.model or profile.model),
         "context": materials.context_tokens,
         "parallel": profile.parallel,
         "prompt_cache_bytes": materials.prompt_cache_bytes,
-        "args": list(profile.args),
+        # The profile's own flags come last, and the last of a kind counts.
+        "args": [*(("--prefill-step-size", str(step)) if step else ()), *profile.args],
     }
     if materials.draft is not None:
         options["draft_model"] = os.fspath(materials.draft)

@@ -48,6 +48,7 @@ class Materials:
         context_tokens: Of one sequence: the profile's, else the model's own within the default.
         prompt_cache_bytes: The profile's, else what the caller finds right.
         stamps: One for each of the weights above; part of the fingerprint.
+        prefill_tokens: Of a prompt, to be processed at once; None leaves it to the engine.
         slot_save_dir: Private directory for saved prompts, for engines that write them themselves.
     """
 
@@ -59,6 +60,7 @@ class Materials:
     context_tokens: int = 32_768
     prompt_cache_bytes: int = DEFAULT_PROMPT_CACHE_BYTES
     stamps: tuple[Stamp, ...] = ()
+    prefill_tokens: int | None = None
     slot_save_dir: Path | None = None
 
     @property

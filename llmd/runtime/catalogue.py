@@ -6,6 +6,7 @@ wrong with one profile (no such weights) is kept as its fault and hinders no oth
 
 import importlib.util
 import os
+import platform
 import shutil
 import sys
 from collections.abc import ItemsView
@@ -18,7 +19,14 @@ from typing import Final, Literal
 from llmd.config.budget import budget_bytes
 from llmd.config.models import Config, LocalWeights, MlxProfile, Profile, RemoteProfile
 from llmd.core.events import Residency, Rules
-from llmd.core.footprint import Footprint, ModelShape, default_context, estimate, spare_bytes
+from llmd.core.footprint import (
+    Footprint,
+    ModelShape,
+    default_context,
+    estimate,
+    prefill_tokens,
+    spare_bytes,
+)
 from llmd.engines import (
     Installed,
     Materials,
@@ -36,6 +44,7 @@ from llmd.weights.locate import locate
 from llmd.weights.shape import read_shape
 
 
+ARM64: Final = platform.machine() in ("arm64", "aarch64")
 PLATFORM: Final[Literal["linux", "darwin"]] = "darwin" if sys.platform == "darwin" else "linux"
 
 
@@ -192,6 +201,8 @@ def _local(profile: LocalWeights, config: Config, installed: Installed, learned:
                         sequences=profile.parallel,
                         prompt_cache_bytes=0,
                         platform=PLATFORM,
+                        arm64=ARM64,
+                        args=profile.args,
                     )
                 )
         return total
@@ -205,6 +216,9 @@ def _local(profile: LocalWeights, config: Config, installed: Installed, learned:
     materials = Materials(
         installed=installed, python=sys.executable, model=model, draft=draft, adapters=adapters,
         context_tokens=context, prompt_cache_bytes=prompt_cache_bytes,
+        prefill_tokens=prefill_tokens(
+            shape, context_tokens=context, sequences=profile.parallel, platform=PLATFORM
+        ),
         stamps=tuple(
             Stamp(str(file), status.st_size, status.st_mtime_ns)
             for file in files

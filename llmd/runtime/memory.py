@@ -81,7 +81,9 @@ def stalled(file: Path) -> str | None:
         kind, *fields = line.split()
         for field in fields:
             name, _, value = field.partition("=")
-            if name == "avg10" and kind in limits and float(value) >= limits[kind]:
+            if name != "avg10" or kind not in limits or not value.replace(".", "").isdecimal():
+                continue
+            if float(value) >= limits[kind]:
                 who = "some tasks" if kind == "some" else "all tasks"
                 return f"{who} waited for memory {float(value):.0f} % of the last 10 s"
     return None

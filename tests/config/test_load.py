@@ -128,6 +128,7 @@ UNREADABLE = [
         id="a tab",
     ),
     pytest.param("a: 'x\n", "(a quote or bracket is not closed)", id="an open quote"),
+    pytest.param("listen: [::1]", "(quote text that begins with a colon or comma", id="a bare ::1"),
     pytest.param(
         "a: b: c", "(quote text that contains a colon; check the indentation)", id="a colon"
     ),

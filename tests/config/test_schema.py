@@ -46,7 +46,7 @@ def test_the_schema_is_json_and_allows_sizes_as_text():
     assert kinds == ["integer", "string"]
     assert "name" not in profile["properties"]
     assert profile["properties"]["port"]["maximum"] == 65535
-    assert schema["properties"]["idle_ttl" if "idle_ttl" in schema["properties"] else "patience"]
+    assert profile["properties"]["idle_ttl"]["anyOf"][1]["examples"] == ["30m", "never"]
     assert profile["additionalProperties"] is False
 
 

@@ -126,7 +126,7 @@ STALLS = [
         id="all wait",
     ),
     pytest.param("", None, id="a kernel without PSI"),
-    pytest.param("some\nfull nonsense\n", None, id="a kernel from the future"),
+    pytest.param("some\nfull nonsense\nfull avg10=lots\n", None, id="a kernel from the future"),
 ]
 
 

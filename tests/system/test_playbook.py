@@ -9,6 +9,7 @@ import time
 import openai
 import pytest
 
+from tests.conftest import ROOT
 from tests.lessons import FRANCE, LESSONS, TOOLS
 from tests.system.running import ask, request
 
@@ -61,6 +62,25 @@ def test_any_model_is_accepted_streamed_and_not(demo, port):
 
 def demo_name(demo, port):
     return next(p["profile"] for p in demo.status()["ports"] if p["port"] == demo.ports[port])
+
+
+@pytest.mark.parametrize("port", [8082, 8084])
+def test_answers_are_exact_behind_a_system_prompt_of_thousands_of_tokens(demo, port):
+    unseen = (ROOT / "README.md").read_text() + (ROOT / "pyproject.toml").read_text()
+    for name in ("capital", "hello", "haiku", "primes"):
+        body = {
+            "messages": [
+                {"role": "system", "content": unseen[:8000]},
+                {"role": "user", "content": LESSONS[name]["prompt"]},
+            ],
+            "temperature": 0,
+        }
+        status, _, answer = request(demo.ports[port], body=body)
+        assert status == 200, answer
+        document = json.loads(answer)
+        assert document["choices"][0]["message"]["content"] == LESSONS[name]["answer"]
+        assert document["usage"]["prompt_tokens"] > 2500
+    assert document["usage"]["prompt_tokens_details"]["cached_tokens"] > 2000
 
 
 @pytest.mark.parametrize("port", [8082, 8084])
