@@ -11,31 +11,22 @@ drained for it too, and younger claims stand back until it has its promise.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import Any
 
 from llmd.core.events import (
     Effect,
     Note,
     StartHost,
-    StartSpare,
     StopHost,
     TrimCaches,
     WakeAt,
 )
-from llmd.core.planner import POLICIES, Candidate
-from llmd.core.residents import Residents, Spare
+from llmd.core.planner import POLICIES
+from llmd.core.residents import Residents
+from llmd.core.room import Room
 from llmd.core.slot import Resident, Slot, SlotState, Trigger, Waiter
-from llmd.errors import BudgetExceededError, LlmdError, PortPinnedError, QueueTimeoutError
-
-
-BUSY_PENALTY_S: Final = 1e6
-"""Added to the cost of a busy victim: any idle one goes first."""
-SPARE_PAUSE_S: Final = 2.0
-"""After a load, before a spare is started: the first request has the processor to itself."""
-SPARE_RETRY_S: Final = 60.0
-
-_LEAVING = (SlotState.DRAINING, SlotState.UNLOADING)
-_COMING = (SlotState.WAITING, SlotState.LOADING)
+from llmd.core.spare import SpareKeeper
+from llmd.errors import LlmdError, QueueTimeoutError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +52,8 @@ class Allocator:
         self._refuse = refuse
         self._deadline_s = inf
         self._overrun = False
-        self.spare_not_before_s = 0.0
+        self.room = Room(book, self._look_again)
+        self.spare = SpareKeeper(book, emit, self._look_again)
 
     def run(self, now: float, *, stopping: bool) -> None:
         """Bring all slots as far as they can come at *now*."""
@@ -73,7 +65,7 @@ class Allocator:
         self._stop_drained()
         if not stopping:
             self._start_promised(now)
-            self._mind_spare(now)
+            self.spare.mind(now)
         self._book.note_peak()
         if self._deadline_s < inf:
             self._emit(WakeAt(self._deadline_s))
@@ -176,8 +168,8 @@ class Allocator:
 
     def release(self, need_bytes: int, reason: str, now: float, *, trim: bool) -> None:
         """Free *need_bytes*, or what idle residents hold if that is less; then *trim* caches."""
-        self.stop_spare(reason)
-        idle = self._idle_candidates(None, now)
+        self.spare.stop(reason)
+        idle = self.room.idle_candidates(None, now)
         keys = POLICIES[self._book.rules.eviction](need_bytes, idle)
         for port in keys if keys is not None else [c.key for c in idle]:
             self.evict(self._book.slots[port], reason, now)
@@ -207,7 +199,7 @@ class Allocator:
         while progress:  # a refusal uncovers the next claim of its slot
             progress = False
             for claim in self._claims():
-                error = self._never(claim.slot, claim.profile)
+                error = self.room.never(claim.slot, claim.profile)
                 if error is not None:
                     self._refuse(claim.slot, claim.waiter, error)
                     progress = True
@@ -221,98 +213,13 @@ class Allocator:
         impatient = now >= impatient_s
         if not impatient:
             self._look_again(impatient_s)
-        if not self._may_take_over(claim.slot, now, impatient=impatient):
+        if not self.room.may_take_over(claim.slot, now, impatient=impatient):
             return True
-        victims = self._room_for(claim.slot, claim.profile, now, impatient=impatient)
+        victims = self.room.room_for(claim.slot, claim.profile, now, impatient=impatient)
         if victims is None:
             return not impatient
         self._promise(claim, victims, now)
         return True
-
-    def _never(self, slot: Slot, profile: str) -> LlmdError | None:
-        """Why waiting would be in vain: somebody pinned is in the way."""
-        book = self._book
-        if slot.wants is not None and slot.wants != profile and book.pinned(slot.wants):
-            return PortPinnedError(profile, resident=slot.wants, port=slot.port)
-        need_bytes = book.profiles[profile].footprint_bytes
-        kept = [
-            (other.wants, book.promised_to(other))
-            for other in book
-            if other is not slot and other.wants is not None and book.pinned(other.wants)
-        ]
-        if need_bytes + sum(size for _, size in kept) <= book.rules.budget_bytes:
-            return None
-        return BudgetExceededError(
-            profile, need_bytes=need_bytes, budget_bytes=book.rules.budget_bytes,
-            kept=() if need_bytes > book.rules.budget_bytes else kept,
-        )  # fmt: skip
-
-    def _may_take_over(self, slot: Slot, now: float, *, impatient: bool) -> bool:
-        """May what *slot* wants now give way to another profile of the same port?"""
-        if slot.wants is None or slot.idle:
-            return True
-        if slot.state is SlotState.READY:
-            return impatient and self._resided(slot, now)
-        return not slot.awaited(slot.wants)
-
-    def _resided(self, slot: Slot, now: float) -> bool:
-        """Has a busy resident had its `min_residency_s`?"""
-        if slot.holds is None or slot.holds.ready_s is None:
-            return False
-        over_s = slot.holds.ready_s + self._book.rules.min_residency_s
-        if now < over_s:
-            self._look_again(over_s)
-        return now >= over_s
-
-    def _idle_candidates(self, claimant: Slot | None, now: float) -> list[Candidate]:
-        """Promises that nobody needs now: idle residents, and loads that nobody waits for."""
-        found: list[Candidate] = []
-        for slot in self._book:
-            if slot is claimant or slot.wants is None or self._book.pinned(slot.wants):
-                continue
-            if slot.idle and slot.holds is not None:
-                cost_s = self._book.histories[slot.wants].cost_s(now)
-                used_s = slot.holds.last_used_s
-            elif slot.state is not SlotState.READY and not slot.awaited(slot.wants):
-                cost_s, used_s = 0.0, 0.0
-            else:
-                continue
-            found.append(Candidate(slot.port, self._book.promised_to(slot), cost_s, used_s))
-        return found
-
-    def _busy_candidates(self, claimant: Slot, now: float) -> list[Candidate]:
-        """Residents that may be drained for somebody who has waited long enough."""
-        return [
-            Candidate(
-                slot.port,
-                slot.holds.charged_bytes,
-                BUSY_PENALTY_S + self._book.histories[slot.holds.profile].cost_s(now),
-                slot.holds.last_used_s,
-            )
-            for slot in self._book
-            if slot is not claimant
-            and slot.state is SlotState.READY
-            and slot.holds is not None
-            and not slot.idle
-            and not self._book.pinned(slot.holds.profile)
-            and self._resided(slot, now)
-        ]
-
-    def _room_for(
-        self, slot: Slot, profile: str, now: float, *, impatient: bool
-    ) -> list[Slot] | None:
-        """Whose promises to take so that *profile* fits; None while that cannot be."""
-        book = self._book
-        free_bytes = book.rules.budget_bytes - book.promised_bytes(without=slot)
-        short_bytes = book.profiles[profile].footprint_bytes - free_bytes
-        if short_bytes <= 0:
-            return []
-        choose = POLICIES[book.rules.eviction]
-        candidates = self._idle_candidates(slot, now)
-        keys = choose(short_bytes, candidates)
-        if keys is None and impatient:
-            keys = choose(short_bytes, candidates + self._busy_candidates(slot, now))
-        return None if keys is None else [book.slots[port] for port in keys]
 
     def _promise(self, claim: Claim, victims: list[Slot], now: float) -> None:
         slot, profile = claim.slot, claim.profile
@@ -367,7 +274,7 @@ class Allocator:
                     and spare
                     and residency.footprint_bytes <= free_bytes + spare.bytes
                 ):
-                    self.stop_spare(f"room for {residency.name}")
+                    self.spare.stop(f"room for {residency.name}")
                 continue
             if usable is not None:
                 book.spare = None
@@ -384,52 +291,6 @@ class Allocator:
                 bytes=residency.footprint_bytes, into_spare=usable is not None,
                 expected_s=round(book.histories[residency.name].load_s, 2),
             )  # fmt: skip
-
-    def stop_spare(self, reason: str) -> None:
-        """End the warm spare, if there is one."""
-        spare = self._book.spare
-        if spare is not None and spare.state != "stopping":
-            spare.state = "stopping"
-            self._emit(StopHost(spare.host, reason))
-            self._emit(Note("spare.stopped", {"reason": reason, "freed_bytes": spare.bytes}))
-
-    def _mind_spare(self, now: float) -> None:
-        """Start a spare when there is room, nothing else to do, and a profile to use it."""
-        book, rules = self._book, self._book.rules
-        wanted = {slot.wants for slot in book}
-        kinds = [r.spare_kind for r in book.profiles.values() if r.name not in wanted]
-        kind = next((kind for kind in kinds if kind is not None), None)
-        if kind is None or rules.spare_bytes <= 0:
-            self.stop_spare("no profile could use it")
-            return
-        coming = any(slot.queue or slot.state in _COMING + _LEAVING for slot in book)
-        used_bytes = max(book.held_bytes(), book.promised_bytes())
-        if book.spare is not None or coming or used_bytes + rules.spare_bytes > rules.budget_bytes:
-            return
-        if now < self.spare_not_before_s:
-            self._look_again(self.spare_not_before_s)
-            return
-        book.spare = Spare(book.next_host(), kind, rules.spare_bytes)
-        self._emit(StartSpare(book.spare.host, kind))
-        self._emit(Note("spare.started", {"kind": kind, "bytes": rules.spare_bytes}))
-
-    # --- asking ---------------------------------------------------------------------------------
-
-    def preview(self, profile: str, now: float) -> tuple[list[Slot] | None, LlmdError | None]:
-        """What a load would do: the slots whose residents would go, or the error. Changes nothing.
-
-        Victims are None while only busy residents could make room, and no error would be final.
-        """
-        slot = self._book.of(profile)
-        if slot.wants == profile:
-            return [], None
-        error = self._never(slot, profile)
-        if error is not None:
-            return None, error
-        victims = self._room_for(slot, profile, now, impatient=False)
-        if victims is None or not self._may_take_over(slot, now, impatient=False):
-            return None, None
-        return ([slot] if slot.wants is not None else []) + victims, None
 
     def _look_again(self, when_s: float) -> None:
         self._deadline_s = min(self._deadline_s, when_s)

@@ -1,14 +1,14 @@
 """The decisions of the daemon: events go in, effects come out. One tree, no I/O, no clock.
 
 `Scheduler.handle` is the only writer of slots, queues and counts. It is synchronous, so nothing can
-come between reading a state and acting on it. What looks at all slots is in `allocator.py`; here is
-what happens to one request, one command, one host.
+come between reading a state and acting on it. What looks at all slots is in `allocator.py`, what
+becomes of hosts in `outcomes.py`; here is what happens to one request and one command.
 """
 
 from math import inf
 from typing import assert_never
 
-from llmd.core.allocator import SPARE_PAUSE_S, SPARE_RETRY_S, Allocator
+from llmd.core.allocator import Allocator
 from llmd.core.events import (
     Complete,
     ConfigReplaced,
@@ -25,16 +25,16 @@ from llmd.core.events import (
     Refuse,
     RequestArrived,
     RequestFinished,
-    Residency,
     Stopping,
     Ticked,
     Ticket,
     UnloadRequested,
     WakeAt,
 )
-from llmd.core.history import History, describe
+from llmd.core.outcomes import Outcomes
+from llmd.core.reload import Reload
 from llmd.core.residents import Residents
-from llmd.core.slot import Resident, Slot, SlotState, Trigger, Waiter
+from llmd.core.slot import Resident, Slot, SlotState, Waiter
 from llmd.core.snapshot import Snapshot, explain, take_snapshot
 from llmd.errors import (
     BudgetExceededError,
@@ -60,7 +60,14 @@ class Scheduler:
         self._allocator = Allocator(self._book, self._emit, self._refuse)
         self._where: dict[Ticket, Slot] = {}
         """Where each waiting or running request is."""
-        self._preloads = 0
+        self._outcomes = Outcomes(
+            self._book,
+            self._allocator.spare,
+            emit=self._emit,
+            refuse=self._refuse,
+            forget=self._forget,
+        )
+        self._reload = Reload(self._book, self._allocator, self._refuse)
         self._stopping = False
 
     def handle(self, event: Event, *, now: float) -> list[Effect]:
@@ -81,12 +88,12 @@ class Scheduler:
             case Ticked():
                 pass
             case MemoryMeasured():
-                if not self._measured(event):
+                if not self._outcomes.measured(event):
                     return effects
             case HostReady():
-                self._ready(event, now)
+                self._outcomes.ready(event, now)
             case HostExited():
-                self._exited(event, now)
+                self._outcomes.exited(event, now)
             case LoadRequested():
                 self._load(event, now)
             case UnloadRequested():
@@ -96,7 +103,7 @@ class Scheduler:
             case PressureRose():
                 self._pressed(event, now)
             case ConfigReplaced():
-                self._configure(event, now)
+                self._reload.replace(event, now)
             case Stopping():
                 self._stop(event)
             case _:
@@ -262,7 +269,7 @@ class Scheduler:
 
     def _stop(self, event: Stopping) -> None:
         self._stopping = True
-        self._allocator.stop_spare("llmd is stopping")
+        self._allocator.spare.stop("llmd is stopping")
         for slot in self._book:
             for waiter in tuple(slot.queue):
                 self._refuse(slot, waiter, ShuttingDownError("llmd is stopping"))
@@ -273,157 +280,10 @@ class Scheduler:
             else:
                 self._allocator.leave(slot, "llmd is stopping")
 
-    # --- hosts ----------------------------------------------------------------------------------
-
-    def _ready(self, event: HostReady, now: float) -> None:
-        spare = self._book.spare
-        if spare is not None and spare.host == event.host:
-            if spare.state == "starting":
-                spare.state = "prepared"
-            return
-        found = self._book.by_host(event.host)
-        if found is None or found[0].state is not SlotState.LOADING:
-            return  # it was told to stop meanwhile
-        slot, held = found
-        slot.fire(Trigger.PROBE)
-        held.ready_s = held.last_used_s = now
-        self._book.histories[held.profile].loaded(now - held.started_s)
-        self._allocator.spare_not_before_s = now + SPARE_PAUSE_S
-        self._emit(
-            Note(
-                "load.finished",
-                {
-                    "port": slot.port,
-                    "profile": held.profile,
-                    "seconds": round(now - held.started_s, 3),
-                    "evicted": tuple(slot.evicted),
-                },
-            )
-        )
-        for waiter in [w for w in slot.queue if w.command and w.profile == held.profile]:
-            if waiter.ttl_s is not None:
-                held.idle_ttl_s = waiter.ttl_s
-            slot.queue.remove(waiter)
-            self._where.pop(waiter.ticket, None)
-            if waiter.ticket > 0:
-                evicted = tuple(slot.evicted)
-                self._emit(Complete(waiter.ticket, held.profile, changed=True, evicted=evicted))
-
-    def _exited(self, event: HostExited, now: float) -> None:
-        spare = self._book.spare
-        if spare is not None and spare.host == event.host:
-            self._book.spare = None
-            if spare.state != "stopping":
-                self._allocator.spare_not_before_s = now + SPARE_RETRY_S
-                failure = describe(event.failure) if event.failure else "it ended by itself"
-                self._emit(Note("spare.failed", {"reason": failure}))
-            return
-        found = self._book.by_host(event.host)
-        if found is None:
-            return
-        slot, held = found
-        before, slot.holds = slot.state, None
-        slot.fire(Trigger.EXIT)
-        for ticket in held.unloads:
-            self._emit(Complete(ticket, held.profile, changed=True))
-        if before is not SlotState.UNLOADING:
-            self._failed(slot, held, event, now, loading=before is SlotState.LOADING)
-        if slot.wants is not None:
-            slot.fire(Trigger.PROMISE)
-
-    def _failed(
-        self, slot: Slot, held: Resident, event: HostExited, now: float, *, loading: bool
-    ) -> None:
-        """A host ended that nobody had told to: back off, unless it is the first time in use."""
-        if slot.wants == held.profile:
-            slot.wants = None
-        history = self._book.histories[held.profile]
-        failure = event.failure
-        words = describe(failure) if failure is not None else "it ended by itself"
-        fields = {
-            "port": slot.port, "profile": held.profile, "reason": words,
-            "freed_bytes": held.charged_bytes, "in_flight": len(held.in_flight),
-        }  # fmt: skip
-        self._emit(Note("load.failed" if loading else "host.died", fields))
-        history.last_error = words
-        if not loading and not history.failures:
-            history.failures = 0 if held.served else 1
-            return  # those who wait get a fresh host at once; a second time they do not
-        if failure is None or held.profile not in self._book.profiles:
-            return
-        error = history.failed(now, held.profile, failure)
-        for waiter in [w for w in slot.queue if (w.profile or held.profile) == held.profile]:
-            self._refuse(slot, waiter, error)
-
-    def _measured(self, event: MemoryMeasured) -> bool:
-        """Charge what is measured when it is more; True when that changes anything."""
-        spare = self._book.spare
-        if spare is not None and spare.host == event.host:
-            grown = event.bytes > spare.bytes
-            spare.bytes = max(spare.bytes, event.bytes)
-            return grown
-        found = self._book.by_host(event.host)
-        if found is None:
-            return False
-        slot, held = found
-        held.measured_bytes = event.bytes
-        if event.bytes <= held.charged_bytes:
-            return False
-        fields = {"was_bytes": held.charged_bytes, "bytes": event.bytes}
-        held.charged_bytes = event.bytes
-        self._emit(Note("footprint.raised", {"port": slot.port, "profile": held.profile, **fields}))
-        return True
-
     def _pressed(self, event: PressureRose, now: float) -> None:
         """The system is short: the cheapest idle resident goes, else caches are trimmed."""
         self._emit(Note("pressure.rose", {"source": event.source}))
         self._allocator.release(1, f"memory pressure: {event.source}", now, trim=True)
-
-    # --- configuration --------------------------------------------------------------------------
-
-    def _configure(self, event: ConfigReplaced, now: float) -> None:
-        book = self._book
-        old, book.profiles = book.profiles, {r.name: r for r in event.profiles}
-        book.rules = event.rules
-        book.names = {alias: r.name for r in event.profiles for alias in r.aliases}
-        book.names.update((r.name, r.name) for r in event.profiles)
-        for residency in event.profiles:
-            book.histories.setdefault(residency.name, History(load_s=residency.load_s))
-            book.slots.setdefault(residency.port, Slot(residency.port))
-        for slot in list(book):
-            self._reconcile(slot)
-        for residency in event.profiles:
-            if residency.preload and residency.name not in old and residency.fault is None:
-                self._preloads += 1
-                waiter = Waiter(-self._preloads, residency.name, now, command=True)
-                book.of(residency.name).queue.append(waiter)
-
-    def _reconcile(self, slot: Slot) -> None:
-        """Fit *slot* to the new profiles; what did not change is not touched."""
-
-        def here(profile: str) -> Residency | None:
-            residency = self._book.profiles.get(profile)
-            return residency if residency is not None and residency.port == slot.port else None
-
-        held = slot.holds
-        if held is not None:
-            residency = here(held.profile)
-            if residency is None or residency.fingerprint != held.fingerprint:
-                held.must_stop = True
-                if slot.wants == held.profile:
-                    self._allocator.leave(slot, "its configuration changed")
-            else:
-                held.charged_bytes = max(residency.footprint_bytes, held.measured_bytes)
-                held.idle_ttl_s = residency.idle_ttl_s
-        if slot.wants is not None and here(slot.wants) is None:
-            self._allocator.leave(slot, "it left the configuration")
-        served = any(r.port == slot.port for r in self._book.profiles.values())
-        for waiter in tuple(slot.queue):
-            if (waiter.profile is None and not served) or (
-                waiter.profile is not None and here(waiter.profile) is None
-            ):
-                name = waiter.profile or f"port {slot.port}"
-                self._refuse(slot, waiter, UnloadedError(f"{name} left the configuration"))
 
     # --- common ---------------------------------------------------------------------------------
 
@@ -447,9 +307,12 @@ class Scheduler:
                 slot.queue.remove(waiter)
                 self._grant(slot, held, waiter.ticket, now)
 
+    def _forget(self, ticket: Ticket) -> None:
+        self._where.pop(ticket, None)
+
     def _refuse(self, slot: Slot, waiter: Waiter, error: LlmdError) -> None:
         slot.queue.remove(waiter)
-        self._where.pop(waiter.ticket, None)
+        self._forget(waiter.ticket)
         if waiter.ticket > 0:
             self._emit(Refuse(waiter.ticket, error))
         else:
@@ -482,7 +345,7 @@ class Scheduler:
 
         Names are None while only busy residents could make room.
         """
-        victims, error = self._allocator.preview(profile, now)
+        victims, error = self._allocator.room.preview(profile, now)
         if victims is None:
             return None, error
         return tuple(slot.wants for slot in victims if slot.wants is not None), None

@@ -1,0 +1,146 @@
+"""What becomes of hosts: ready, gone, grown; and what follows for the profiles that they carry."""
+
+from collections.abc import Callable
+
+from llmd.core.events import (
+    Complete,
+    Effect,
+    HostExited,
+    HostReady,
+    MemoryMeasured,
+    Note,
+    Ticket,
+)
+from llmd.core.history import describe
+from llmd.core.residents import Residents
+from llmd.core.slot import Resident, Slot, SlotState, Trigger, Waiter
+from llmd.core.spare import PAUSE_S, RETRY_S, SpareKeeper
+from llmd.errors import LlmdError
+
+
+class Outcomes:
+    """Takes the news of hosts to the book.
+
+    Args:
+        book: Slots, profiles and sums.
+        spare: Told when another spare may be started.
+        emit: Takes effects.
+        refuse: Ends a waiter with an error.
+        forget: Told of each ticket that no longer waits.
+    """
+
+    def __init__(
+        self,
+        book: Residents,
+        spare: SpareKeeper,
+        *,
+        emit: Callable[[Effect], None],
+        refuse: Callable[[Slot, Waiter, LlmdError], None],
+        forget: Callable[[Ticket], None],
+    ) -> None:
+        self._book = book
+        self._spare = spare
+        self._emit = emit
+        self._refuse = refuse
+        self._forget = forget
+
+    def ready(self, event: HostReady, now: float) -> None:
+        """A host can serve: its slot is ready, and those who commanded the load are told."""
+        spare = self._book.spare
+        if spare is not None and spare.host == event.host:
+            if spare.state == "starting":
+                spare.state = "prepared"
+            return
+        found = self._book.by_host(event.host)
+        if found is None or found[0].state is not SlotState.LOADING:
+            return  # it was told to stop meanwhile
+        slot, held = found
+        slot.fire(Trigger.PROBE)
+        held.ready_s = held.last_used_s = now
+        self._book.histories[held.profile].loaded(now - held.started_s)
+        self._spare.not_before_s = now + PAUSE_S
+        self._emit(
+            Note(
+                "load.finished",
+                {
+                    "port": slot.port,
+                    "profile": held.profile,
+                    "seconds": round(now - held.started_s, 3),
+                    "evicted": tuple(slot.evicted),
+                },
+            )
+        )
+        for waiter in [w for w in slot.queue if w.command and w.profile == held.profile]:
+            if waiter.ttl_s is not None:
+                held.idle_ttl_s = waiter.ttl_s
+            slot.queue.remove(waiter)
+            self._forget(waiter.ticket)
+            if waiter.ticket > 0:
+                evicted = tuple(slot.evicted)
+                self._emit(Complete(waiter.ticket, held.profile, changed=True, evicted=evicted))
+
+    def exited(self, event: HostExited, now: float) -> None:
+        """A host is reaped: its bytes are free, and its slot goes on to what it wants now."""
+        spare = self._book.spare
+        if spare is not None and spare.host == event.host:
+            self._book.spare = None
+            if spare.state != "stopping":
+                self._spare.not_before_s = now + RETRY_S
+                failure = describe(event.failure) if event.failure else "it ended by itself"
+                self._emit(Note("spare.failed", {"reason": failure}))
+            return
+        found = self._book.by_host(event.host)
+        if found is None:
+            return
+        slot, held = found
+        before, slot.holds = slot.state, None
+        slot.fire(Trigger.EXIT)
+        for ticket in held.unloads:
+            self._emit(Complete(ticket, held.profile, changed=True))
+        if before is not SlotState.UNLOADING:
+            self._failed(slot, held, event, now, loading=before is SlotState.LOADING)
+        if slot.wants is not None:
+            slot.fire(Trigger.PROMISE)
+
+    def _failed(
+        self, slot: Slot, held: Resident, event: HostExited, now: float, *, loading: bool
+    ) -> None:
+        """A host ended that nobody had told to: back off, unless it is the first time in use."""
+        if slot.wants == held.profile:
+            slot.wants = None
+        history = self._book.histories[held.profile]
+        failure = event.failure
+        words = describe(failure) if failure is not None else "it ended by itself"
+        fields = {
+            "port": slot.port, "profile": held.profile, "reason": words,
+            "freed_bytes": held.charged_bytes, "in_flight": len(held.in_flight),
+        }  # fmt: skip
+        self._emit(Note("load.failed" if loading else "host.died", fields))
+        history.last_error = words
+        if not loading and not history.failures:
+            history.failures = 0 if held.served else 1
+            return  # those who wait get a fresh host at once; a second time they do not
+        if failure is None or held.profile not in self._book.profiles:
+            return
+        error = history.failed(now, held.profile, failure)
+        for waiter in [w for w in slot.queue if (w.profile or held.profile) == held.profile]:
+            self._refuse(slot, waiter, error)
+
+    def measured(self, event: MemoryMeasured) -> bool:
+        """Charge what is measured when it is more; True when that changes anything."""
+        spare = self._book.spare
+        if spare is not None and spare.host == event.host:
+            grown = event.bytes > spare.bytes
+            spare.bytes = max(spare.bytes, event.bytes)
+            return grown
+        found = self._book.by_host(event.host)
+        if found is None:
+            return False
+        slot, held = found
+        held.measured_bytes = event.bytes
+        if event.bytes <= held.charged_bytes:
+            return False
+        fields = {"was_bytes": held.charged_bytes, "bytes": event.bytes}
+        held.charged_bytes = event.bytes
+        self._emit(Note("footprint.raised", {"port": slot.port, "profile": held.profile, **fields}))
+        return True
