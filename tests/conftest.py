@@ -1,6 +1,7 @@
 """What all tests share: the demo models, and short private directories."""
 
 import fcntl
+import signal
 import subprocess
 import sys
 import tempfile
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+
+# A shell without job control starts background jobs with SIGINT ignored, and whatever they start
+# inherits that: Ctrl-C could not be tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "build" / "demo"

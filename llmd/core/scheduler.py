@@ -185,7 +185,6 @@ class Scheduler:
 
     def _grant(self, slot: Slot, held: Resident, ticket: Ticket, now: float) -> None:
         held.in_flight.add(ticket)
-        held.last_used_s = now
         self._where[ticket] = slot
         self._book.histories[held.profile].used(now)
         self._emit(Grant(ticket, held.profile, held.host))

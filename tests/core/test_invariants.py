@@ -99,6 +99,7 @@ def test_random_walk_keeps_every_promise(seed):
         step(world, rng)
     settle_everything(world)
     assert not world.open
+    assert not world.scheduler._where, "every ticket is forgotten once it is settled"
     world.send(e.Stopping(force=True))
     for host in list(world.running):
         world.gone(host)

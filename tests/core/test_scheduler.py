@@ -289,14 +289,15 @@ def test_younger_claim_stands_back_for_one_that_lost_its_patience():
     world = World(
         [profile("a", 1, 10), profile("big", 2, 30), profile("c", 3, 10), profile("d", 4, 10)],
         budget=30,
-        min_residency_s=0,
+        min_residency_s=60,
     )
     resident(world, "a", "c")
     busy = [world.ask(1), world.ask(3)]
     big = world.ask(2)
     world.sleep(6)
     world.ask(4)
-    assert world.state("d") == "waiting"
+    assert world.state("d") == "waiting", "there is room for it, and it would be in the way"
+    world.sleep(60)
     assert "d" not in world.running.values()
     for ticket in busy:
         world.finish(ticket)
@@ -538,6 +539,58 @@ def test_preview_names_the_victims_and_changes_nothing():
     assert world.scheduler.preview("code", world.now) == ((), None)
 
 
+def test_unload_of_what_waits_for_room_takes_the_promise_back():
+    world = five()
+    resident(world, "code", "chat", "raw")
+    loading = world.load("reason")
+    assert world.state("reason") == "waiting"
+    unload = world.unload("reason")
+    assert isinstance(world.refused[loading], UnloadedError)
+    assert world.completed[unload].changed
+    world.gone(next(iter(world.stopping)))
+    assert "reason" not in world.running.values()
+
+
+def test_older_promise_starts_first_when_room_comes_bit_by_bit():
+    world = World(
+        [profile("a", 1, 10), profile("b", 2, 10), profile("x", 3, 10), profile("y", 4, 10)],
+        budget=20,
+    )
+    resident(world, "a", "b")
+    world.load("y")
+    world.load("x")
+    world.gone(next(iter(world.stopping)))
+    assert "y" in world.running.values()
+    assert "x" not in world.running.values()
+
+
+def test_load_of_a_resident_starts_its_idle_time_again():
+    world = World([profile("a", 1, idle_ttl_s=60)], budget=30)
+    resident(world, "a")
+    world.sleep(50)
+    world.load("a")
+    world.sleep(50)
+    assert world.state("a") == "ready"
+
+
+def test_reload_gives_a_resident_its_new_ttl():
+    world = World([profile("a", 1, idle_ttl_s=1000)], budget=30)
+    resident(world, "a")
+    changed = profile("a", 1, idle_ttl_s=10)
+    world.send(e.ConfigReplaced(e.Rules(budget_bytes=30), (changed,)))
+    world.sleep(11)
+    assert world.state("a") == "unloading"
+
+
+def test_peak_is_the_most_that_was_ever_held():
+    world = five()
+    resident(world, "code", "chat")
+    world.unload("code")
+    world.gone(next(iter(world.stopping)))
+    view = world.view()
+    assert (view.used_bytes, view.peak_bytes) == (10, 20)
+
+
 # --- memory
 
 
@@ -559,6 +612,21 @@ def test_growth_with_everybody_busy_trims_caches_and_kills_nobody():
     world.send(e.MemoryMeasured(world.host("raw"), 14))
     assert len(world.trimmed) == 3
     assert not world.stopping
+
+
+def test_each_overrun_is_told_once():
+    world = five()
+    resident(world, "code", "chat", "raw")
+    busy = [world.ask(port) for port in (8081, 8082, 8083)]
+    world.grown = True
+    for measured in (14, 15):
+        world.send(e.MemoryMeasured(world.host("raw"), measured))
+    assert len(world.noted("budget.overrun")) == 1
+    world.finish(busy[0])
+    world.send(e.Ticked())
+    world.gone(next(iter(world.stopping)))
+    world.send(e.MemoryMeasured(world.host("raw"), 25))
+    assert len(world.noted("budget.overrun")) == 2
 
 
 def test_measuring_less_than_charged_changes_nothing():

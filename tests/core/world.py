@@ -169,5 +169,9 @@ class World:
                 assert slot.holds is not None
             if slot.state is SlotState.UNLOADED:
                 assert slot.wants is None
+            if slot.state is SlotState.READY:
+                assert slot.wants == slot.holds.profile
+            if slot.state is SlotState.DRAINING:
+                assert slot.wants != slot.holds.profile or slot.holds.must_stop
             if slot.holds is not None and slot.holds.profile in book.profiles:
                 assert len(slot.holds.in_flight) <= book.profiles[slot.holds.profile].parallel
