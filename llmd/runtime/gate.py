@@ -10,6 +10,7 @@ from llmd.proxy.gate import Destination, Explained, Lease, ModelCard, Settled
 
 if TYPE_CHECKING:
     from llmd.runtime.daemon import Daemon
+    from llmd.runtime.hosting import Host
 
 
 AUTOPSY_S: Final = 1.0
@@ -69,14 +70,14 @@ class DaemonGate:
                 host = None
         explained(self._verdict(lease, host))
 
-    def _verdict(self, lease: Lease, host: Any) -> LlmdError:
-        history = self._daemon.last_error(lease.profile)
+    def _verdict(self, lease: Lease, host: "Host | None") -> LlmdError:
         if host is not None and host.stopping is not None:
             return EngineDiedError(
                 f"{lease.profile} was stopped while it answered: {host.stopping}",
                 remedy="send the request again",
             )
-        detail = f": {history}" if history and host is not None else ""
+        cause = self._daemon.last_error(lease.profile) if host is not None else None
+        detail = f": {cause}" if cause else ""
         return EngineDiedError(
             f"the engine of {lease.profile} broke off{detail}",
             remedy=f"send the request again; see `llmd-ctl logs {lease.profile}`",

@@ -6,7 +6,7 @@ its exit. A remote profile has no process: it is ready at once and gone at once.
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -108,7 +108,7 @@ class Hosting:
         """The host, if it still lives."""
         return self._hosts.get(number)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Host]:
         """The hosts that live."""
         return iter(tuple(self._hosts.values()))
 
