@@ -39,6 +39,10 @@ _CONNECTED: Final = T.CONNECTED
 _HEAD: Final = T.HEAD
 _ENDED: Final = T.ENDED
 
+_HAVE_IT: Final = {
+    "/v1/embeddings": "a llama.cpp profile with `args: [--embeddings]` has it",
+    "/v1/rerank": "a llama.cpp profile with `args: [--reranking]` has it",
+}
 _RATED_EVENTS: Final = 16
 """A stream of fewer events says little about speed."""
 _CLOSING_EVENTS: Final = 3
@@ -370,5 +374,5 @@ class Exchange:
 def _lacks(profile: str, path: str) -> UnsupportedError:
     return UnsupportedError(
         f"the engine of {profile} has no {path}",
-        remedy="use a profile of another engine; `llmd-ctl status` lists them",
+        remedy=_HAVE_IT.get(path, "use a profile of another engine; `llmd-ctl status` lists them"),
     )
