@@ -1,6 +1,7 @@
 """`llmd serve`: reads the configuration, joins the parts, and runs them until told to stop."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -164,6 +165,8 @@ class Service:
 
     async def _announce(self) -> None:
         self._daemon.spawn_task(self._watch())
+        gc.collect()
+        gc.freeze()  # what start-up made lives as long as the daemon: later collections pass it by
         log.info(
             "daemon.started",
             version=llmd.__version__,
