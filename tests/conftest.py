@@ -1,6 +1,7 @@
 """What all tests share: the demo models, and short private directories."""
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -8,11 +9,18 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 
 # A shell without job control starts background jobs with SIGINT ignored, and whatever they start
 # inherits that: Ctrl-C could not be tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No deadlines: a busy machine is no bug. In CI the examples are the same each time, so that a change
+# is judged by what it changed; everywhere else they are new ones.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "build" / "demo"
