@@ -16,8 +16,8 @@ from hypothesis import settings
 # inherits that: Ctrl-C could not be tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# No deadlines: a busy machine is no bug. In CI the examples are the same each time, so that a change
-# is judged by what it changed; everywhere else they are new ones.
+# No deadlines: a busy machine is no bug. In CI the examples are the same each time, so that a
+# change is judged by what it changed; everywhere else they are new ones.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
