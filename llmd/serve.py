@@ -165,6 +165,8 @@ class Service:
 
     async def _announce(self) -> None:
         self._daemon.spawn_task(self._watch())
+        if self._daemon.learned.warning is not None:
+            log.warning("footprints.unreadable", reason=self._daemon.learned.warning)
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the daemon: later collections pass it by
         log.info(

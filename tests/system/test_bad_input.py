@@ -235,6 +235,27 @@ def test_stale_socket_file_is_replaced(short_dir, demo_models):
     assert daemon.stop() == 0
 
 
+def test_damaged_footprints_are_set_aside_and_said_so(short_dir):
+    (port,) = free_ports(1)
+    profile = {"engine": "llama.cpp", "model": "x", "port": port}
+    daemon = Llmd(short_dir, {"gateway": None, "profiles": {"raw": profile}})
+    state = daemon.directory / "state"
+    state.mkdir(mode=0o700)
+    (state / "footprints.json").write_text("{half a fi")
+    daemon.start()
+    assert daemon.stop() == 0
+    assert "footprints.unreadable" in daemon.log_file.read_text()
+    assert (state / "footprints.json.damaged").exists()
+
+
+def test_what_a_host_held_is_kept_for_the_next_load(raw):
+    ask(raw.port, PROMPT)
+    raw.ctl("unload", "raw")
+    kept = json.loads((raw.directory / "state" / "footprints.json").read_text())
+    assert all(mark > 2**20 for mark in kept["marks"].values())
+    assert len(kept["marks"]) == 1
+
+
 def test_ctl_without_a_daemon_says_how_to_start_one(short_dir):
     done = Llmd(short_dir, "").ctl("status")
     assert done.returncode == 3
