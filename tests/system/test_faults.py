@@ -162,16 +162,19 @@ def test_growing_engine_is_charged_what_it_holds_and_idle_ones_make_room(start):
 def test_client_that_leaves_stops_the_work_streamed_or_not(start):
     (port,) = free_ports(1)
     daemon = start(lay_out({"a": unruly(port)}))
-    for stream in (True, False):
+
+    def engine(count):
+        return json.loads(request(port, "GET", "/stats")[2])[count]
+
+    for left, stream in enumerate((True, False)):
         body = {**GOOD, "stream": stream, "unruly": {"chunks": 1000, "chunk_delay": 0.05}}
         connection = http.client.HTTPConnection("127.0.0.1", port)
         connection.request("POST", "/v1/chat/completions", json.dumps(body))
         daemon.wait_for(lambda s: s["profiles"][0]["in_flight"] == 1)
+        daemon.wait_for(lambda _: engine("in_flight") == 2)  # with this question; it has begun
         connection.close()
         daemon.wait_for(lambda s: s["profiles"][0]["in_flight"] == 0)
-    deadline = time.monotonic() + 10
-    while json.loads(request(port, "GET", "/stats")[2])["cancelled"] < 2:
-        assert time.monotonic() < deadline, "the engine was not told"
+        daemon.wait_for(lambda _, left=left: engine("cancelled") == left + 1)
 
 
 def test_reload_keeps_the_unchanged_and_replaces_the_changed(start):
