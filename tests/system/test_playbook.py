@@ -172,7 +172,8 @@ def test_four_requests_to_a_parallel_profile_run_at_once(demo):
         """When the first and the last token came, and the story."""
         together.wait()
         stream = client(port).chat.completions.create(
-            model="any", temperature=0, stream=True,
+            model="any", temperature=0, stream=True, max_tokens=1500,
+            extra_body={"ignore_eos": True},  # goes on: longer than four threads take to begin
             messages=[{"role": "user", "content": story["prompt"]}],
         )  # fmt: skip
         chunks = [(time.monotonic(), c.choices[0].delta.content) for c in stream if c.choices]
@@ -182,7 +183,7 @@ def test_four_requests_to_a_parallel_profile_run_at_once(demo):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         stories = [tale.result() for tale in [pool.submit(tell) for _ in range(4)]]
     assert max(first for first, _, _ in stories) < min(last for _, last, _ in stories)
-    assert {text for _, _, text in stories} == {story["answer"]}
+    assert all(text.startswith(story["answer"]) for _, _, text in stories)
 
 
 def test_fifth_request_waits_in_the_queue(demo):
