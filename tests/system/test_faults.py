@@ -4,7 +4,6 @@ import concurrent.futures
 import http.client
 import json
 import sys
-import time
 
 import psutil
 import pytest
