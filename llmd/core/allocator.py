@@ -166,17 +166,25 @@ class Allocator:
         self.release(over_bytes, "the budget is overrun", now, trim=not self._overrun)
         self._overrun = self._book.promised_bytes() > self._book.rules.budget_bytes
 
-    def release(self, need_bytes: int, reason: str, now: float, *, trim: bool) -> None:
-        """Free *need_bytes*, or what idle residents hold if that is less; then *trim* caches."""
+    def release(
+        self, need_bytes: int, reason: str, now: float, *, trim: bool
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Free *need_bytes*, or what idle residents hold if that is less; then *trim* caches.
+
+        Returns whom it evicted, and whose caches it had trimmed.
+        """
         self.spare.stop(reason)
         idle = self.room.idle_candidates(None, now)
         keys = POLICIES[self._book.rules.eviction](need_bytes, idle)
-        for port in keys if keys is not None else [c.key for c in idle]:
-            self.evict(self._book.slots[port], reason, now)
+        leaving = keys if keys is not None else [c.key for c in idle]
+        evicted = tuple(self.evict(self._book.slots[port], reason, now) for port in leaving)
+        trimmed: list[str] = []
         if keys is None and trim:
             for slot in self._book:
                 if slot.holds is not None and slot.state in (SlotState.READY, SlotState.DRAINING):
                     self._emit(TrimCaches(slot.holds.host))
+                    trimmed.append(slot.holds.profile)
+        return evicted, tuple(trimmed)
 
     # --- claims ---------------------------------------------------------------------------------
 

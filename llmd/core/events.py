@@ -164,7 +164,12 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """The moment asked for by WakeAt has come. Harmless at any other time."""
+    """The moment asked for by WakeAt has come, or the machine woke up; harmless at any other time.
+
+    *slept_s* is how long it slept: the clock of the scheduler went on meanwhile.
+    """
+
+    slept_s: float = 0.0
 
 
 Event = (

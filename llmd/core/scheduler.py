@@ -31,6 +31,7 @@ from llmd.core.events import (
     UnloadRequested,
     WakeAt,
 )
+from llmd.core.machine import Machine
 from llmd.core.outcomes import Outcomes
 from llmd.core.reload import Reload
 from llmd.core.residents import Residents
@@ -58,6 +59,7 @@ class Scheduler:
         self._book = Residents()
         self._effects: list[Effect] = []
         self._allocator = Allocator(self._book, self._emit, self._refuse)
+        self._machine = Machine(self._book, self._allocator, self._emit)
         self._where: dict[Ticket, Slot] = {}
         """Where each waiting or running request is."""
         self._outcomes = Outcomes(
@@ -86,7 +88,7 @@ class Scheduler:
                 if self._finished(event, now):
                     return effects
             case Ticked():
-                pass
+                self._machine.slept(event.slept_s, now)
             case MemoryMeasured():
                 if not self._outcomes.measured(event):
                     return effects
@@ -101,7 +103,7 @@ class Scheduler:
             case PinChanged():
                 self._book.pin_overrides[event.profile] = event.pinned
             case PressureRose():
-                self._pressed(event, now)
+                self._machine.pressed(event, now)
             case ConfigReplaced():
                 self._reload.replace(event, now)
             case Stopping():
@@ -278,11 +280,6 @@ class Scheduler:
                 self._allocator.stop_now(slot, "llmd is stopping")
             else:
                 self._allocator.leave(slot, "llmd is stopping")
-
-    def _pressed(self, event: PressureRose, now: float) -> None:
-        """The system is short: the cheapest idle resident goes, else caches are trimmed."""
-        self._emit(Note("pressure.rose", {"source": event.source}))
-        self._allocator.release(1, f"memory pressure: {event.source}", now, trim=True)
 
     # --- common ---------------------------------------------------------------------------------
 
