@@ -4,6 +4,7 @@ Events are past tense and go into `Scheduler.handle`; effects are imperative and
 Nothing here knows a process, a socket or a clock. Times are seconds on one monotonic clock.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -67,15 +68,74 @@ class Failure:
     log_tail: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A host that outlived the daemon that started it, as that daemon last wrote it down.
+
+    Times are seconds on the scheduler's clock, which goes on until the next boot.
+
+    Attributes:
+        key: By which the runtime knows it.
+        profile: None is the warm spare.
+        port: Of its slot.
+        kind: Of its host program.
+        charged_bytes: Its footprint.
+        measured_bytes: What it was last seen to hold.
+        started_s: When it was started.
+        ready_s: Since when it has served; None while it loads.
+        last_used_s: When its last request ended.
+        fingerprint: Of the configuration that it honours.
+        ttl_s: An administrator's own `idle_ttl` for this residency.
+    """
+
+    key: str
+    profile: str | None
+    port: int
+    kind: str
+    charged_bytes: int
+    measured_bytes: int = 0
+    started_s: float = 0.0
+    ready_s: float | None = None
+    last_used_s: float = 0.0
+    fingerprint: str = ""
+    ttl_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is remembered of one profile's use; see `History`."""
+
+    load_s: float
+    loads: int = 0
+    evictions: int = 0
+    requests: int = 0
+    weight: float = 0.0
+    weighed_s: float = 0.0
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What one daemon leaves to the next: its hosts, pins, and the past of its profiles."""
+
+    hosts: tuple[Survivor, ...] = ()
+    pins: Mapping[str, bool] = field(default_factory=dict)
+    pasts: Mapping[str, Past] = field(default_factory=dict)
+
+
 # --- events -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigReplaced:
-    """The configuration was read, at start or again. *profiles* are in file order."""
+    """The configuration was read, at start or again. *profiles* are in file order.
+
+    *left* is what an earlier daemon left, at the start of one that follows it.
+    """
 
     rules: Rules
     profiles: tuple[Residency, ...]
+    left: Stock = Stock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +269,15 @@ class StartSpare:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptHost:
+    """Take over the survivor *key* as *host*; HostReady follows, or HostExited."""
+
+    host: HostId
+    key: str
+    profile: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class StopHost:
     """End the host and reap it; HostExited follows."""
 
@@ -265,4 +334,15 @@ class Note:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-Effect = StartHost | StartSpare | StopHost | TrimCaches | Grant | Refuse | Complete | WakeAt | Note
+Effect = (
+    StartHost
+    | StartSpare
+    | AdoptHost
+    | StopHost
+    | TrimCaches
+    | Grant
+    | Refuse
+    | Complete
+    | WakeAt
+    | Note
+)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from llmd.core.events import Failure
+from llmd.core.events import Failure, Past
 from llmd.errors import LoadFailedError
 
 
@@ -29,6 +29,26 @@ class History:
     error: LoadFailedError | None = None
     _weight: float = 0.0
     _weighed_s: float = 0.0
+
+    @classmethod
+    def of(cls, past: Past) -> "History":
+        """What an earlier daemon remembered, but for back-off: a restart may have mended it."""
+        return cls(
+            past.load_s, past.loads, past.evictions, past.requests, last_error=past.last_error,
+            _weight=past.weight, _weighed_s=past.weighed_s,
+        )  # fmt: skip
+
+    def past(self) -> Past:
+        """What a later daemon should remember."""
+        return Past(
+            self.load_s, self.loads, self.evictions, self.requests, self._weight, self._weighed_s,
+            self.last_error,
+        )  # fmt: skip
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing has happened yet."""
+        return not (self.loads or self.requests or self.last_error)
 
     def used(self, now: float) -> None:
         """A request was granted."""

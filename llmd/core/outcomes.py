@@ -1,6 +1,7 @@
 """What becomes of hosts: ready, gone, grown; and what follows for the profiles that they carry."""
 
 from collections.abc import Callable
+from typing import Any
 
 from llmd.core.events import (
     Complete,
@@ -55,24 +56,21 @@ class Outcomes:
         if found is None or found[0].state is not SlotState.LOADING:
             return  # it was told to stop meanwhile
         slot, held = found
+        adopted = slot.being_adopted
         slot.fire(Trigger.PROBE)
-        held.ready_s = held.last_used_s = now
-        self._book.histories[held.profile].loaded(now - held.started_s)
-        self._spare.not_before_s = now + PAUSE_S
-        self._emit(
-            Note(
-                "load.finished",
-                {
-                    "port": slot.port,
-                    "profile": held.profile,
-                    "seconds": round(now - held.started_s, 3),
-                    "evicted": tuple(slot.evicted),
-                },
-            )
-        )
+        fields: dict[str, Any] = {"port": slot.port, "profile": held.profile}
+        if adopted:
+            fields |= {"bytes": held.charged_bytes, "idle_s": round(now - held.last_used_s, 1)}
+            self._emit(Note("host.adopted", fields))
+        else:
+            held.ready_s = held.last_used_s = now
+            self._book.histories[held.profile].loaded(now - held.started_s)
+            self._spare.not_before_s = now + PAUSE_S
+            fields |= {"seconds": round(now - held.started_s, 3), "evicted": tuple(slot.evicted)}
+            self._emit(Note("load.finished", fields))
         for waiter in [w for w in slot.queue if w.command and w.profile == held.profile]:
             if waiter.ttl_s is not None:
-                held.idle_ttl_s = waiter.ttl_s
+                held.idle_ttl_s = held.ttl_s = waiter.ttl_s
             slot.queue.remove(waiter)
             self._forget(waiter.ticket)
             if waiter.ticket > 0:
@@ -93,12 +91,13 @@ class Outcomes:
         if found is None:
             return
         slot, held = found
+        loading = slot.state is SlotState.LOADING and not slot.being_adopted
         before, slot.holds = slot.state, None
         slot.fire(Trigger.EXIT)
         for ticket in held.unloads:
             self._emit(Complete(ticket, held.profile, changed=True))
         if before is not SlotState.UNLOADING:
-            self._failed(slot, held, event, now, loading=before is SlotState.LOADING)
+            self._failed(slot, held, event, now, loading=loading)
         if slot.wants is not None:
             slot.fire(Trigger.PROMISE)
 

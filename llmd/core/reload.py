@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from llmd.core.adoption import Adoption
 from llmd.core.allocator import Allocator
 from llmd.core.events import ConfigReplaced, Residency
 from llmd.core.history import History
@@ -17,10 +18,12 @@ class Reload:
         self,
         book: Residents,
         allocator: Allocator,
+        adoption: Adoption,
         refuse: Callable[[Slot, Waiter, LlmdError], None],
     ) -> None:
         self._book = book
         self._allocator = allocator
+        self._adoption = adoption
         self._refuse = refuse
         self._preloads = 0
         """Preloads wait under tickets of their own, below zero: nobody is told."""
@@ -35,6 +38,7 @@ class Reload:
         for residency in event.profiles:
             book.histories.setdefault(residency.name, History(load_s=residency.load_s))
             book.slots.setdefault(residency.port, Slot(residency.port))
+        self._adoption.take_over(event.left)
         for slot in list(book):
             self._reconcile(slot)
         for residency in event.profiles:
@@ -59,7 +63,7 @@ class Reload:
                     self._allocator.leave(slot, "its configuration changed")
             else:
                 held.charged_bytes = max(residency.footprint_bytes, held.measured_bytes)
-                held.idle_ttl_s = residency.idle_ttl_s
+                held.idle_ttl_s = residency.idle_ttl_s if held.ttl_s is None else held.ttl_s
         if slot.wants is not None and here(slot.wants) is None:
             self._allocator.leave(slot, "it left the configuration")
         served = any(r.port == slot.port for r in self._book.profiles.values())

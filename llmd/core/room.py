@@ -64,7 +64,8 @@ class Room:
         for slot in self._book:
             if slot is claimant or slot.wants is None or self._book.pinned(slot.wants):
                 continue
-            if slot.idle and slot.holds is not None:
+            unheard = slot.being_adopted and not slot.awaited(slot.wants)
+            if (slot.idle or unheard) and slot.holds is not None:
                 cost_s = self._book.histories[slot.wants].cost_s(now)
                 used_s = slot.holds.last_used_s
             elif slot.state is not SlotState.READY and not slot.awaited(slot.wants):

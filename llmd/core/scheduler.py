@@ -8,6 +8,7 @@ becomes of hosts in `outcomes.py`; here is what happens to one request and one c
 from math import inf
 from typing import assert_never
 
+from llmd.core.adoption import Adoption, take_stock
 from llmd.core.allocator import Allocator
 from llmd.core.events import (
     Complete,
@@ -25,6 +26,7 @@ from llmd.core.events import (
     Refuse,
     RequestArrived,
     RequestFinished,
+    Stock,
     Stopping,
     Ticked,
     Ticket,
@@ -69,7 +71,8 @@ class Scheduler:
             refuse=self._refuse,
             forget=self._forget,
         )
-        self._reload = Reload(self._book, self._allocator, self._refuse)
+        adoption = Adoption(self._book, self._emit)
+        self._reload = Reload(self._book, self._allocator, adoption, self._refuse)
         self._stopping = False
 
     def handle(self, event: Event, *, now: float) -> list[Effect]:
@@ -227,7 +230,7 @@ class Scheduler:
         held = slot.holds
         if slot.state is SlotState.READY and held is not None and held.profile == event.profile:
             if event.ttl_s is not None:
-                held.idle_ttl_s = event.ttl_s
+                held.idle_ttl_s = held.ttl_s = event.ttl_s
             held.last_used_s = now
             self._emit(Complete(event.ticket, event.profile, changed=False))
             return
@@ -322,6 +325,10 @@ class Scheduler:
     def snapshot(self, now: float) -> Snapshot:
         """All that may be shown; informs, and decides nothing."""
         return take_snapshot(self._book, now)
+
+    def stock(self) -> Stock:
+        """What a daemon that follows this one should know; the key of a host is its number."""
+        return take_stock(self._book)
 
     def explain(self, ticket: Ticket) -> str:
         """What a waiting request waits for, in a few words."""

@@ -9,7 +9,8 @@ legal move, `Slot.fire` is the only writer, and any other move is a bug that rai
      ▲ ◀──withdraw────────┘                  │ stop           │ stop    │ stop
      └───────────── exit ──────────────── unloading ◀─────────┴─────────┘
 ```
-A host can also exit unasked from loading, ready and draining.
+A host can also exit unasked from loading, ready and draining. One that an earlier daemon left is
+adopted from unloaded to loading, until it has said who it is.
 """
 
 from collections import deque
@@ -36,6 +37,7 @@ class Trigger(StrEnum):
     """What moves a slot from one state to the next."""
 
     PROMISE = "promise"
+    ADOPT = "adopt"
     WITHDRAW = "withdraw"
     START = "start"
     PROBE = "probe"
@@ -49,6 +51,7 @@ _S, _T = SlotState, Trigger
 
 TRANSITIONS: Final[dict[tuple[SlotState, Trigger], SlotState]] = {
     (_S.UNLOADED, _T.PROMISE): _S.WAITING,
+    (_S.UNLOADED, _T.ADOPT): _S.LOADING,
     (_S.WAITING, _T.WITHDRAW): _S.UNLOADED,
     (_S.WAITING, _T.START): _S.LOADING,
     (_S.LOADING, _T.PROBE): _S.READY,
@@ -95,7 +98,10 @@ class Resident:
     started_s: float
     fingerprint: str
     idle_ttl_s: float
+    ttl_s: float | None = None
+    """An administrator's own `idle_ttl` for this residency."""
     ready_s: float | None = None
+    """Since when it has served; None while it loads. One that is adopted has it from before."""
     last_used_s: float = 0.0
     measured_bytes: int = 0
     served: int = 0
@@ -149,6 +155,12 @@ class Slot:
     def awaited(self, profile: str) -> bool:
         """Does anybody wait for *profile*, or for whatever is here?"""
         return next(self.waiters_for(profile), None) is not None
+
+    @property
+    def being_adopted(self) -> bool:
+        """Held from before, and not yet heard of by this daemon."""
+        held = self.holds
+        return self._state is SlotState.LOADING and held is not None and held.ready_s is not None
 
     @property
     def idle(self) -> bool:

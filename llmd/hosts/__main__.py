@@ -23,6 +23,7 @@ def main() -> NoReturn:
     parser.add_argument("--upstream", type=Path, required=True, help="socket of the engine's HTTP")
     parser.add_argument("--instance", required=True, help="what `hello` answers")
     parser.add_argument("--orphan-grace", type=float, default=30.0, metavar="S")
+    parser.add_argument("--owner", help="socket of the daemon that started it; for its successor")
     options = parser.parse_args()
 
     # Apple's libraries open descriptors that exec passes on; a listener among them would keep a

@@ -66,6 +66,8 @@ class Host:
         self._upstream: dict[str, Any] | None = None
         self._error: str | None = None
         self._loading_for: tuple[_Peer, Any] | None = None
+        self._awaiting: list[tuple[_Peer, Any]] = []
+        """Who asked to be told when nothing is being prepared or loaded."""
         self._alone_since = time.monotonic()
         self._peers: set[_Peer] = set()
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -190,6 +192,9 @@ class Host:
                 peer.send({"id": number, "ok": True, **self._hello()})
             case "status":
                 peer.send({"id": number, "ok": True, **self._status()})
+            case "settled":
+                self._awaiting.append((peer, number))
+                self._tell_settled()
             case "prepare":
                 self._prepare(peer, number)
             case "load":
@@ -214,6 +219,13 @@ class Host:
             "upstream": self._upstream,
             "error": self._error,
         }
+
+    def _tell_settled(self) -> None:
+        if self._state in ("preparing", "loading"):
+            return
+        told, self._awaiting = self._awaiting, []
+        for peer, number in told:
+            peer.send({"id": number, "ok": True, **self._hello()})
 
     def _status(self) -> dict[str, Any]:
         return {"state": self._state, "error": self._error, **self._engine.status()}
@@ -291,6 +303,7 @@ class Host:
             if done is not None:
                 done(answer)
             peer.send({"id": number, "ok": True, **answer})
+            self._tell_settled()
 
         def failed(error: str, exit_code: int | None) -> None:
             self._end_of_load(peer, number)
@@ -298,6 +311,7 @@ class Host:
                 self._state, self._error = "failed", error
                 log.error("%s", error)
             peer.send({"id": number, "ok": False, "error": error, "exit_code": exit_code})
+            self._tell_settled()
 
         self._jobs.put(work)
 

@@ -11,6 +11,7 @@ overlap; answers come in the order in which the work is done. A host without a c
 | hello | | protocol, instance, kind, pid, profile, fingerprint, state, upstream, error |
 | prepare | | imports the engine; answers when done |
 | load | launch (see `Launch`), fingerprint | upstream; answers after a one-token completion |
+| settled | | state, upstream, error; answers once nothing is being prepared or loaded |
 | status | | state, error, memory, in_flight (None: ask the server), generated_tokens |
 | trim | | drops prompt caches; freed_bytes |
 | stop | | answers, then exits with status 0 |

@@ -117,7 +117,7 @@ class Child:
             # not collected its number stays taken, so this cannot hit a stranger.
             _send(self.pid, signal.SIGKILL, group=True)
         with self._lock:
-            ended = Exit.from_wait(os.waitpid(self.pid, 0)[1]) if self._ours else Exit()
+            ended = _collect(self.pid) if self._ours else Exit()
             self._collected = True
         if self._leads_group:
             _await_empty_group(self.pid, _GROUP_GONE_S)
@@ -171,14 +171,24 @@ def spawn(
 def adopt(pid: int) -> Child:
     """Watch a process that another parent started, such as an earlier run of the daemon.
 
-    How it ends is unknowable: its `exit` will have neither code nor signal. The caller must know
-    that *pid* is the process it means (a host says its instance id on its control socket).
+    How it ends is unknowable: its `exit` will have neither code nor signal; unless it is our own
+    child after all, because that earlier run was this very process before it re-executed itself.
+    The caller must know that *pid* is the process it means.
     """
     try:
         leads_group = os.getpgid(pid) == pid
     except ProcessLookupError:
         leads_group = False
-    return Child(pid, ours=False, leads_group=leads_group)
+    return Child(pid, ours=_is_child(pid), leads_group=leads_group)
+
+
+def _is_child(pid: int) -> bool:
+    import psutil  # noqa: PLC0415 - hosts use this module, too, and need no psutil
+
+    try:
+        return psutil.Process(pid).ppid() == os.getpid()
+    except psutil.Error:
+        return False
 
 
 def _posix_spawn(
@@ -209,6 +219,14 @@ def _inheritable() -> list[int]:
             if (number := int(name)) > 2 and os.get_inheritable(number):
                 found.append(number)
     return found
+
+
+def _collect(pid: int) -> Exit:
+    """Reap a child that has ended; unknowable when somebody in this process did so before."""
+    try:
+        return Exit.from_wait(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return Exit()
 
 
 def _send(pid: int, number: int, *, group: bool) -> bool:

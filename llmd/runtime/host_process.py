@@ -35,6 +35,11 @@ _EXIT_FOLLOWS_S: Final = 0.5
 """How long after hanging up a host may take to be reaped, so that its exit can be reported."""
 
 
+def is_host_of(words: Sequence[str], owner: Path) -> bool:
+    """Whether a command line is that of a host that the daemon on *owner* started."""
+    return list(HOST_PROGRAM) == words[1:3] and f"--owner={owner}" in words
+
+
 class HostFailedError(Exception):
     """The host did not start, or refused; `failure` says why. It still has to be stopped."""
 
@@ -46,8 +51,9 @@ class HostFailedError(Exception):
 class HostProcess:
     """A host's process, its control socket and its log.
 
-    Made with `start` or `adopt`; to be ended with `stop` in every case, also when it exited or
-    failed: that is what removes its sockets.
+    Made with `start`, or with `found` and `attach` when an earlier daemon started it; to be ended
+    with `stop` in every case, also when it exited or failed, which removes its sockets, or let go
+    of with `detach`.
 
     Attributes:
         instance: A random name that only this host and its starters know.
@@ -89,6 +95,7 @@ class HostProcess:
         directory: Path,
         log_path: Path,
         orphan_grace_s: float,
+        owner: Path | None = None,
         env: Mapping[str, str] | None = None,
         python: str | Path = sys.executable,
         program: Sequence[str] = HOST_PROGRAM,
@@ -101,6 +108,7 @@ class HostProcess:
             directory: For its sockets: private (0700), on a short path.
             log_path: Appended to; rotated to `….1` when it has grown long.
             orphan_grace_s: It ends itself after so long without a daemon.
+            owner: The daemon's own socket, by which a later daemon knows its hosts.
             env: Its whole environment; default: the daemon's.
             python: The interpreter to run it with, as an absolute path.
             program: The interpreter's arguments that name the host program.
@@ -123,6 +131,7 @@ class HostProcess:
                 *("--kind", kind, "--instance", instance),
                 *("--control", control, "--upstream", upstream),
                 *("--orphan-grace", f"{orphan_grace_s:g}"),
+                *((f"--owner={owner}",) if owner is not None else ()),
             ],
             # Unbuffered, so that the log has the last words of a crash.
             env={**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1"},
@@ -131,41 +140,30 @@ class HostProcess:
         host = cls(child, kind=kind, instance=instance, directory=directory, log_path=log_path)
         host._log_from = begins_at
         try:
-            await host._attach(timeout_s)
+            await host.attach(timeout_s)
         except BaseException:
             await host.stop(grace_s=0)
             raise
         return host
 
     @classmethod
-    async def adopt(
-        cls,
-        *,
-        pid: int,
-        kind: str,
-        instance: str,
-        directory: Path,
-        log_path: Path,
-        timeout_s: float = 5.0,
+    def found(
+        cls, *, pid: int, kind: str, instance: str, directory: Path, log_path: Path
     ) -> "HostProcess":
-        """Take over a live host that an earlier daemon started.
+        """A live host that an earlier daemon started; the caller has proven that *pid* is it.
 
-        The instance id on its control socket, not its number, proves that it is the one. Its
-        `upstream`, `fingerprint` and `state` are as it reports them; how it ends will be unknown.
+        To be attached to next. How it ends will be unknown, unless it is a child of this process.
+        """
+        return cls(adopt(pid), kind=kind, instance=instance, directory=directory, log_path=log_path)
+
+    async def attach(self, timeout_s: float) -> None:
+        """Connect as soon as the control socket is there, and check who answers.
+
+        Afterwards `upstream`, `fingerprint` and `state` are as the host reports them.
 
         Raises:
             HostFailedError: Nobody answers, or somebody else; nothing was signalled.
         """
-        host = cls(adopt(pid), kind=kind, instance=instance, directory=directory, log_path=log_path)
-        try:
-            await host._attach(timeout_s)
-        except BaseException:
-            host._detach()
-            raise
-        return host
-
-    async def _attach(self, timeout_s: float) -> None:
-        """Connect as soon as the control socket is there, and check who answers."""
         path = socket_path(self._directory, self.instance, "c")
         pause_s, longest_s = _CONNECT_PAUSE_S
         try:
@@ -242,6 +240,14 @@ class HostProcess:
         self._heard({**answer, "state": "ready", "fingerprint": fingerprint})
         assert self.upstream is not None  # noqa: S101 - part of the answer
         return self.upstream
+
+    async def settled(self) -> None:
+        """Wait for the end of a preparation or load that an earlier daemon began.
+
+        Raises:
+            HostFailedError: It ended.
+        """
+        self._heard(await self._request("settled"))
 
     async def status(self) -> dict[str, Any]:
         """Its state and the engine's own count of memory and requests.

@@ -14,21 +14,18 @@ so the mark of a day of short questions says little about the next long one. The
   never be loaded again, and so never be measured again.
 """
 
-import contextlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
 from llmd.core.footprint import Footprint
+from llmd.runtime.statefile import read_state, write_state
 
 
 MARKS_MAX: Final = 512
 """Kept at most; the ones longest unused go first."""
 
-FILE_MAX_BYTES: Final = 2**20
 EXCESS_MAX: Final = 1.5
 
 _VERSION: Final = 1
@@ -58,20 +55,8 @@ class Learned:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read the marks of earlier runs. A file that cannot be used is set aside, never fatal."""
-        try:
-            with path.open("rb") as file:
-                raw = file.read(FILE_MAX_BYTES + 1)
-        except FileNotFoundError:
-            return cls(path)
-        except OSError as error:
-            return cls(path, f"learned footprints in {path} cannot be read: {error.strerror}")
-        marks = _parse(raw)
-        if marks is not None:
-            return cls(path, None, marks)
-        aside = path.with_name(f"{path.name}.damaged")
-        with contextlib.suppress(OSError):
-            path.replace(aside)
-        return cls(path, f"{path} was damaged and is now {aside.name}; footprints are learned anew")
+        marks, wrong = read_state(path, _parse)
+        return cls(path, f"{wrong}; footprints are learned anew" if wrong else None, marks or {})
 
     def footprint(self, name: str, estimate: Footprint) -> int:
         """Bytes to charge what *name* stands for; see `charge`."""
@@ -95,27 +80,20 @@ class Learned:
         Raises:
             OSError: The directory cannot be written to; the marks stay in memory.
         """
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp makes the file 0600.
-        descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump({"version": _VERSION, "marks": self._marks}, file, indent=1)
-            Path(name).replace(self.path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        text = json.dumps({"version": _VERSION, "marks": self._marks}, indent=1)
+        write_state(self.path, text.encode())
 
 
-def _parse(raw: bytes) -> dict[str, int] | None:
-    """The marks in *raw*; None when it is not such a file."""
-    try:
-        data: Any = json.loads(raw) if len(raw) <= FILE_MAX_BYTES else None
-    except (ValueError, RecursionError):
-        return None
+def _parse(raw: bytes) -> dict[str, int]:
+    """The marks in *raw*.
+
+    Raises:
+        ValueError: It is not such a file.
+    """
+    data: Any = json.loads(raw)
     marks = data.get("marks") if isinstance(data, dict) else None
     if not isinstance(marks, dict) or data.get("version") != _VERSION:
-        return None
+        raise ValueError("no marks of this version")
     if not all(type(value) is int and 0 <= value < 2**60 for value in marks.values()):
-        return None
+        raise ValueError("a mark is a number of bytes")
     return dict(list(marks.items())[-MARKS_MAX:])

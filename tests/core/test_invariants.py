@@ -35,7 +35,7 @@ def random_world(rng):
 
 def step(world, rng):
     names = list(world.profiles)
-    match rng.randrange(14):
+    match rng.randrange(15):
         case 0 | 1 | 2 | 3:
             ports = [8080, *{p.port for p in world.profiles.values()}]
             world.ask(rng.choice(ports), rng.choice([None, "any", *names]))
@@ -69,6 +69,8 @@ def step(world, rng):
                     kept = [p for p in world.profiles.values() if rng.random() < 0.8]
                     world.profiles = {p.name: p for p in kept} or world.profiles
                     world.send(e.ConfigReplaced(rules, tuple(world.profiles.values())))
+        case 12 if rng.random() < 0.2:
+            world.crash()
         case _:
             world.sleep(rng.choice([0.1, 1.0, 4.0, 20.0]))
 

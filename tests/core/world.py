@@ -33,6 +33,7 @@ class World:
         self.wake = float("inf")
         self.tickets = 0
         self.grown = False
+        self.left: dict[str, str] = {}  # hosts without a daemon
         self.send(e.ConfigReplaced(e.Rules(budget_bytes=budget, **rules), tuple(profiles)))
 
     # --- sending
@@ -66,6 +67,20 @@ class World:
         self.open.discard(ticket)
         self.granted.pop(ticket, None)
         self.send(e.RequestFinished(ticket, served=served))
+
+    def crash(self, profiles=None):
+        """The daemon is killed; the next one finds what it left. Clients are cut off."""
+        stock = self.scheduler.stock()
+        known = {host.key for host in stock.hosts}
+        self.left = {str(h): name for h, name in self.running.items() if str(h) in known}
+        self.running, self.stopping, self.spares = {}, set(), set()
+        self.granted, self.open, self.wake = {}, set(), float("inf")
+        rules = self.scheduler._book.rules
+        if profiles is not None:
+            self.profiles = {p.name: p for p in profiles}
+        self.scheduler = Scheduler()
+        self.send(e.ConfigReplaced(rules, tuple(self.profiles.values()), stock))
+        assert not self.left, "everything that is left is taken over"
 
     def ready(self, name):
         self.send(e.HostReady(self.host(name)))
@@ -108,6 +123,11 @@ class World:
                 assert host not in self.running
                 self.running[host] = e.SPARE
                 self.spares.add(host)
+            case e.AdoptHost(host=host, key=key, profile=name):
+                assert self.left.pop(key) == (name or e.SPARE), "what is left is adopted once"
+                self.running[host] = name or e.SPARE
+                if name is None:
+                    self.spares.add(host)
             case e.StopHost(host=host):
                 assert host in self.running, "only a live host is stopped"
                 assert host not in self.stopping, "and only once"

@@ -36,9 +36,12 @@ class Hosts:
     async def adopt(self, host, **changes):
         """Take *host* over, as a second daemon would."""
         known = {"pid": host.pid, "kind": host.kind, "instance": host.instance, **changes}
-        adopted = await HostProcess.adopt(
-            **known, directory=self.directory, log_path=host.log_path, timeout_s=2
-        )
+        adopted = HostProcess.found(**known, directory=self.directory, log_path=host.log_path)
+        try:
+            await adopted.attach(2)
+        except BaseException:
+            adopted.detach()
+            raise
         self.started.append(adopted)
         return adopted
 

@@ -108,7 +108,7 @@ def test_what_cannot_be_written_leaves_the_old_file(file, monkeypatch):
     learned = Learned.load(file)
     learned.record("a", 180)
     learned.save()
-    monkeypatch.setattr("llmd.runtime.learned.json.dump", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         learned.save()
     assert [entry.name for entry in file.parent.iterdir()] == [file.name]
