@@ -65,6 +65,9 @@ class Machine:
         been served. The same goes for a load, whose seconds tell what the next one will take.
         Everything else goes on: a resident was idle all night, a back-off is over, and use fades.
         """
+        if not slept_s:
+            return
+        self._emit(Note("system.woke", {"slept_s": round(slept_s, 1)}))
         for slot in self._book:
             for waiter in slot.queue:
                 waiter.arrived_s = min(waiter.arrived_s + slept_s, now)

@@ -1,14 +1,52 @@
-"""The one clock that decisions are made on."""
+"""The one clock that decisions are made on, and whether the machine slept."""
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 
+NAP_S: Final = 3.0
+"""A shorter sleep is nobody's concern."""
+
 _CLOCK: Final = time.CLOCK_MONOTONIC if sys.platform == "darwin" else time.CLOCK_BOOTTIME
 """Counts through sleep on both systems (man clock_gettime): an hour's nap is an hour idle."""
+
+_THROUGH: Final = time.CLOCK_MONOTONIC_RAW if sys.platform == "darwin" else time.CLOCK_BOOTTIME
+_AWAKE: Final = time.CLOCK_UPTIME_RAW if sys.platform == "darwin" else time.CLOCK_MONOTONIC
+"""These two run at exactly the same rate, but for sleep. macOS corrects the rate of its
+`CLOCK_MONOTONIC`, some seconds a day."""
 
 
 def now() -> float:
     """Seconds since some moment in the past; never goes back, and goes on while asleep."""
     return time.clock_gettime(_CLOCK)
+
+
+def asleep_s() -> float:
+    """Seconds that the machine has slept since it was started, give or take a constant.
+
+    Whoever is interrupted between the two readings is told too little, and the truth the next time.
+    """
+    through_s = time.clock_gettime(_THROUGH)
+    return through_s - time.clock_gettime(_AWAKE)
+
+
+class Naps:
+    """Notices that the machine slept.
+
+    Timers cannot tell: those of the event loop stand still meanwhile on Linux, and on macOS all
+    fire at once afterwards (libuv counts on `mach_continuous_time` there).
+    """
+
+    def __init__(self, asleep_s: Callable[[], float] = asleep_s) -> None:
+        self._asleep_s = asleep_s
+        self._known_s = asleep_s()
+
+    def slept_s(self) -> float:
+        """Seconds slept since the last call; 0.0 when that is less than `NAP_S`."""
+        slept_s = self._asleep_s() - self._known_s
+        if slept_s < NAP_S:
+            return 0.0
+        self._known_s += slept_s
+        return slept_s

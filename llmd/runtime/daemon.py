@@ -96,6 +96,7 @@ class Daemon:
         self.scheduler = Scheduler()
         self.pool = UpstreamPool(Limits(), self.spawn_task)
         self.started_s = clock.now()
+        self._naps = clock.Naps()
         self.waiting: dict[Ticket, Settled] = {}
         self.tokens_per_s: dict[str, float] = {}
         self.stopping = False
@@ -223,6 +224,8 @@ class Daemon:
         self._queue.append(event)
         if self._dispatching:
             return
+        if slept_s := self._naps.slept_s():
+            self._queue.appendleft(Ticked(slept_s))  # before anybody is held to have waited so long
         self._dispatching = True
         try:
             while self._queue:

@@ -185,3 +185,10 @@ def test_sleep_does_not_make_a_load_look_slow():
     world.now += 4
     world.ready("code")
     assert world.view().profiles[0].load_s == 7.0
+
+
+def test_waking_up_is_recorded_and_a_tick_is_not():
+    world = world_with()
+    world.send(e.Ticked())
+    doze(world, 3600.04)
+    assert world.noted("system.woke") == [{"slept_s": 3600.0}]
