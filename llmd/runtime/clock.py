@@ -1,8 +1,10 @@
 """The one clock that decisions are made on, and whether the machine slept."""
 
+import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 
@@ -23,13 +25,46 @@ def now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
+def awake_s() -> float:
+    """Seconds since some moment in the past, but for those asleep; never goes back."""
+    return time.clock_gettime(_AWAKE)
+
+
 def asleep_s() -> float:
     """Seconds that the machine has slept since it was started, give or take a constant.
 
     Whoever is interrupted between the two readings is told too little, and the truth the next time.
     """
     through_s = time.clock_gettime(_THROUGH)
-    return through_s - time.clock_gettime(_AWAKE)
+    return through_s - awake_s()
+
+
+@contextlib.asynccontextmanager
+async def time_limit(
+    limit_s: float, awake_s: Callable[[], float] = awake_s
+) -> AsyncGenerator[None, None]:
+    """As `asyncio.timeout`, for work that stands still while the machine sleeps: a load.
+
+    Raises:
+        TimeoutError: It took longer than *limit_s* seconds awake.
+    """
+    loop = asyncio.get_running_loop()
+    end_s = awake_s() + limit_s
+    async with asyncio.timeout(None) as timeout:
+
+        def look() -> None:
+            nonlocal timer
+            left_s = end_s - awake_s()
+            if left_s <= 0:
+                timeout.reschedule(loop.time())
+            else:
+                timer = loop.call_later(left_s, look)
+
+        timer = loop.call_later(limit_s, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 class Naps:

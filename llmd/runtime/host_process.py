@@ -19,13 +19,14 @@ from llmd.errors import HostStuckError
 from llmd.hosts.protocol import PROTOCOL, Launch
 from llmd.platform.spawn import Child, Exit, adopt, spawn
 from llmd.proxy.gate import Upstream
+from llmd.runtime.clock import time_limit
 from llmd.runtime.control import (
     ControlClient,
     ControlLostError,
     ControlRefusedError,
     socket_path,
 )
-from llmd.runtime.host_log import last_lines, rotate_log, size_of
+from llmd.runtime.host_log import last_lines, rotate_log, shorten_log, size_of
 
 
 HOST_PROGRAM: Final = ("-m", "llmd.hosts")
@@ -230,7 +231,7 @@ class HostProcess:
 
         self.state = "loading"
         try:
-            async with asyncio.timeout(launch.load_timeout_s):
+            async with time_limit(launch.load_timeout_s):
                 answer = await self._request(
                     "load", on_event=on_event, launch=launch.to_wire(), fingerprint=fingerprint
                 )
@@ -362,6 +363,10 @@ class HostProcess:
     def log_tail(self, lines: int = 20) -> tuple[str, ...]:
         """The last *lines* that this run, or for an adopted host any run, printed."""
         return last_lines(self.log_path, lines, begins_at=self._log_from)
+
+    def bound_log(self) -> None:
+        """Shorten its log when it has grown long; what `log_tail` tells stays."""
+        self._log_from = max(self._log_from - shorten_log(self.log_path), 0)
 
     def rename_log(self, path: Path) -> None:
         """Give its log another name, when a spare becomes a profile's host.

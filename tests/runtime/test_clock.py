@@ -1,9 +1,12 @@
 """Sleep is told from the two clocks of the system."""
 
+import asyncio
+
 import pytest
+import uvloop
 
 from llmd.runtime import clock
-from llmd.runtime.clock import NAP_S, Naps
+from llmd.runtime.clock import NAP_S, Naps, time_limit
 
 
 class FakeMachine:
@@ -48,3 +51,45 @@ def test_reading_that_was_interrupted_is_no_sleep(machine):
 def test_machine_that_is_awake_has_not_slept():
     assert Naps().slept_s() == 0.0
     assert clock.now() <= clock.now()
+
+
+class FakeAwake:
+    """A clock of seconds awake that answers as written, and then stays."""
+
+    def __init__(self, *readings):
+        self.readings = list(readings)
+
+    def __call__(self):
+        return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+
+
+async def test_limit_ends_work_that_takes_longer():
+    with pytest.raises(TimeoutError):
+        async with time_limit(0.01):
+            await asyncio.Event().wait()
+
+
+async def test_limit_does_not_end_work_for_seconds_asleep():
+    awake = FakeAwake(100.0, 100.001, 100.002, 100.02)
+    with pytest.raises(TimeoutError):
+        async with time_limit(0.01, awake):
+            await asyncio.Event().wait()
+    assert awake.readings == [100.02]
+
+
+async def test_limit_is_forgotten_with_the_work_that_kept_it():
+    awake = FakeAwake(100.0, 200.0, 300.0)
+    async with time_limit(0.0, awake):
+        pass
+    await asyncio.sleep(0)  # a timer that was left would run
+    await asyncio.sleep(0)
+    assert awake.readings == [200.0, 300.0]
+
+
+def test_limit_holds_on_the_loop_of_the_daemon():
+    async def late():
+        async with time_limit(0.01):
+            await asyncio.Event().wait()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, pytest.raises(TimeoutError):
+        runner.run(late())
