@@ -39,7 +39,7 @@ from llmd.errors import LlmdError, describe_bytes
 from llmd.hosts.protocol import Launch
 from llmd.proxy.gate import BodyEdits, Upstream
 from llmd.runtime.learned import Learned
-from llmd.runtime.memory import machine_memory
+from llmd.runtime.memory import gpu_limit, machine_memory
 from llmd.weights.locate import locate
 from llmd.weights.shape import read_shape
 
@@ -98,8 +98,9 @@ class Catalogue:
     def build(cls, config: Config, learned: Learned) -> "Catalogue":
         """Look at everything that *config* names. Reads headers of weights; changes nothing."""
         installed = find_installed()
+        machine = machine_memory(gpu_limit() if config.budget == "auto" else None)
         rules = Rules(
-            budget_bytes=budget_bytes(config, machine_memory()),
+            budget_bytes=budget_bytes(config, machine),
             gateway_port=config.gateway.port if config.gateway is not None else None,
             eviction=config.eviction,
             patience_s=config.patience,

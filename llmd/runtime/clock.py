@@ -11,13 +11,17 @@ from typing import Final
 NAP_S: Final = 3.0
 """A shorter sleep is nobody's concern."""
 
-_CLOCK: Final = time.CLOCK_MONOTONIC if sys.platform == "darwin" else time.CLOCK_BOOTTIME
-"""Counts through sleep on both systems (man clock_gettime): an hour's nap is an hour idle."""
-
-_THROUGH: Final = time.CLOCK_MONOTONIC_RAW if sys.platform == "darwin" else time.CLOCK_BOOTTIME
-_AWAKE: Final = time.CLOCK_UPTIME_RAW if sys.platform == "darwin" else time.CLOCK_MONOTONIC
-"""These two run at exactly the same rate, but for sleep. macOS corrects the rate of its
-`CLOCK_MONOTONIC`, some seconds a day."""
+# `_CLOCK` counts through sleep on both systems (man clock_gettime): an hour's nap is an hour idle.
+# `_THROUGH` and `_AWAKE` run at exactly the same rate, but for sleep. macOS corrects the rate of
+# its `CLOCK_MONOTONIC`, by up to some seconds a day.
+if sys.platform == "darwin":
+    _CLOCK: Final = time.CLOCK_MONOTONIC
+    _THROUGH: Final = time.CLOCK_MONOTONIC_RAW
+    _AWAKE: Final = time.CLOCK_UPTIME_RAW
+else:
+    _CLOCK: Final = time.CLOCK_BOOTTIME
+    _THROUGH: Final = time.CLOCK_BOOTTIME
+    _AWAKE: Final = time.CLOCK_MONOTONIC
 
 
 def now() -> float:
@@ -50,6 +54,7 @@ async def time_limit(
     """
     loop = asyncio.get_running_loop()
     end_s = awake_s() + limit_s
+    timer: asyncio.TimerHandle | None = None
     async with asyncio.timeout(None) as timeout:
 
         def look() -> None:
@@ -64,7 +69,8 @@ async def time_limit(
         try:
             yield
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
 
 class Naps:

@@ -4,24 +4,30 @@ Linux reads `/proc` and `/sys/fs/cgroup`; macOS asks the kernel (`llmd.platform.
 of it is cheap enough for the event loop: 0.1 to 0.5 ms for a host's whole tree.
 """
 
+import contextlib
+import functools
+import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from llmd.config.budget import MachineMemory
+from llmd.platform.linux_memory import GroupPressure, cgroup_limits, stalled
+from llmd.platform.run import Ran, run
 
 
-PRESSURE_SOME_PERCENT: Final = 20.0
-"""Share of the last 10 s in which some task waited for memory (Linux PSI): too much to ignore."""
-
-PRESSURE_FULL_PERCENT: Final = 10.0
-"""The same for all tasks at once."""
+GPU_PROGRAM: Final = (sys.executable, "-m", "llmd.hosts.gpu_limit")
+ASK_S: Final = 20.0
+"""For a program that imports MLX: 0.3 s, much more right after login."""
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_UNLIMITED_BYTES: Final = 2**60
-"""cgroup v1 writes "no limit" as a number beyond this."""
+_CGROUPS: Final = (Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+
+log = structlog.get_logger("llmd.memory")
 
 
 def tree_bytes(pid: int, mapped_files: Iterable[Path] = ()) -> int:
@@ -47,10 +53,8 @@ def machine_memory(gpu_limit_bytes: int | None = None) -> MachineMemory:
     """What this machine has to divide.
 
     Args:
-        gpu_limit_bytes: Metal's recommended working set. Only Metal knows it, and the daemon loads
-            no Metal: a child asks (`mlx.core.device_info()["max_recommended_working_set_size"]`)
-            and its answer is passed here. None when nobody asked yet; then a limit that the user
-            has set (`sysctl iogpu.wired_limit_mb`) is taken, or none.
+        gpu_limit_bytes: What `gpu_limit` answered. None when nobody asked; then a limit that the
+            user has set (`sysctl iogpu.wired_limit_mb`) is taken, or none.
     """
     if sys.platform == "darwin":
         from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
@@ -61,8 +65,51 @@ def machine_memory(gpu_limit_bytes: int | None = None) -> MachineMemory:
             unified=darwin_memory.is_apple_silicon(),
         )
     total = os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES
-    limits = cgroup_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    limits = cgroup_limits(*_CGROUPS)
     return MachineMemory(min(total, *limits) if limits else total, gpu_limit_bytes)
+
+
+def gpu_limit() -> int | None:
+    """What the GPU of a Mac may use, in bytes; None elsewhere, and when it cannot be told.
+
+    What the user has set (`sysctl iogpu.wired_limit_mb`) is read each time; macOS' own choice is
+    asked for once in the life of the daemon, which blocks for some tenths of a second, `ASK_S` at
+    most. It changes only with the system, so that it need not be written down.
+    """
+    if sys.platform != "darwin":
+        return None
+    from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
+
+    if (set_bytes := darwin_memory.wired_limit_bytes()) is not None:
+        return set_bytes
+    try:
+        return _own_choice() if darwin_memory.is_apple_silicon() else None
+    except LookupError as error:
+        log.warning("gpu_limit.unknown", reason=str(error))
+        return None
+
+
+@functools.cache
+def _own_choice() -> int:
+    """What macOS itself allows the GPU. A failure raises LookupError, and so is not kept."""
+    return ask_gpu_limit()
+
+
+def ask_gpu_limit(run: Callable[..., Ran] = run) -> int:
+    """Metal's recommended working set in bytes, from a child: the daemon must not load Metal.
+
+    Raises:
+        LookupError: The child could not tell, failed, or took longer than `ASK_S`.
+    """
+    ran = run(GPU_PROGRAM, timeout_s=ASK_S)
+    lines = ran.output.split("\n") if ran.ok else []
+    for line in lines:  # libraries may have something to say, too
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            answer = json.loads(line)["gpu_limit_bytes"]
+            if isinstance(answer, int) and answer > 0:
+                return answer
+    last = ran.output.strip().splitlines()[-1:] or ["nothing"]
+    raise LookupError(f"{' '.join(GPU_PROGRAM)} ended with {ran.code} and said: {last[0]}")
 
 
 def pressure() -> str | None:
@@ -71,49 +118,12 @@ def pressure() -> str | None:
         from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
 
         return darwin_memory.pressure()
-    return stalled(Path("/proc/pressure/memory"))
+    return stalled(Path("/proc/pressure/memory")) or _group_pressure().look()
 
 
-def stalled(file: Path) -> str | None:
-    """What PSI's *file* says when tasks wait for memory more than they should."""
-    limits = {"some": PRESSURE_SOME_PERCENT, "full": PRESSURE_FULL_PERCENT}
-    for line in _read(file).splitlines():
-        kind, *fields = line.split()
-        for field in fields:
-            name, _, value = field.partition("=")
-            if name != "avg10" or kind not in limits or not value.replace(".", "").isdecimal():
-                continue
-            if float(value) >= limits[kind]:
-                who = "some tasks" if kind == "some" else "all tasks"
-                return f"{who} waited for memory {float(value):.0f} % of the last 10 s"
-    return None
-
-
-def cgroup_limits(membership: Path, root: Path) -> list[int]:
-    """Memory limits of every control group around this process, in bytes.
-
-    Args:
-        membership: `/proc/self/cgroup`: lines of `id:controllers:path`.
-        root: Where the hierarchy is mounted.
-    """
-    limits = []
-    for line in _read(membership).splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers == "":
-            top, name = root, "memory.max"
-        elif "memory" in controllers.split(","):
-            top, name = root / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        group = top / path.lstrip("/")
-        # A container sees its own group as the root, whatever path it is told.
-        for place in (group, *group.parents):
-            if place.is_relative_to(top):
-                text = _read(place / name).strip()
-                if text.isdigit() and 0 < int(text) < _UNLIMITED_BYTES:
-                    limits.append(int(text))
-    return limits
+@functools.cache
+def _group_pressure() -> GroupPressure:
+    return GroupPressure(*_CGROUPS)
 
 
 def _tree(pid: int) -> set[int]:
@@ -173,13 +183,6 @@ def _read_fast(path: str) -> bytes:
         return b""
     finally:
         os.close(descriptor)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def _size_bytes(file: Path) -> int:

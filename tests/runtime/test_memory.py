@@ -6,9 +6,20 @@ from typing import ClassVar
 import pytest
 
 from llmd.config.budget import MachineMemory
+from llmd.hosts.gpu_limit import limit_bytes
 from llmd.platform import darwin_memory
+from llmd.platform.linux_memory import GroupPressure, cgroup_limits, stalled
+from llmd.platform.run import Ran
+from llmd.platform.run import run as run_program
 from llmd.runtime import memory
-from llmd.runtime.memory import cgroup_limits, machine_memory, pressure, stalled, tree_bytes
+from llmd.runtime.memory import (
+    GPU_PROGRAM,
+    ask_gpu_limit,
+    gpu_limit,
+    machine_memory,
+    pressure,
+    tree_bytes,
+)
 
 
 MIB = 2**20
@@ -171,6 +182,98 @@ def test_limits_of_control_groups(tmp_path, membership, files, expected):
     assert sorted(cgroup_limits(tmp_path / "cgroup", root)) == expected
 
 
+class Group:
+    """A control group of the second version, of files in a temporary directory."""
+
+    def __init__(self, path, **files):
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self.write(**files)
+
+    def write(self, **files):
+        """Each keyword is what follows `memory.` in a file's name, dots as double underscores."""
+        for name, content in files.items():
+            (self.path / f"memory.{name.replace('__', '.')}").write_text(str(content))
+
+    def hit(self, **counts):
+        lines = {"low": 0, "high": 0, "max": 0, "oom": 0, "oom_kill": 0} | counts
+        text = "".join(f"{name} {count}\n" for name, count in lines.items())
+        self.write(events=text, events__local=text)
+
+
+@pytest.fixture
+def nested(tmp_path):
+    """A unit with a limit of 1000 inside a slice without one, and how to look at both."""
+    (tmp_path / "cgroup").write_text("0::/user.slice/llmd.service\n")
+    root = tmp_path / "fs"
+    outer = Group(root / "user.slice", max="max", high="max", current=5000, stat="")
+    inner = Group(
+        root / "user.slice" / "llmd.service", max=1000, high="max", current=990,
+        stat="anon 950\nactive_file 20\ninactive_file 15\nfile_mapped 35\n",
+        pressure=PSI.format("some", "0.00"),
+    )  # fmt: skip
+    outer.hit(max=7)
+    inner.hit(max=7)
+    return inner, outer, GroupPressure(tmp_path / "cgroup", root)
+
+
+def test_limit_that_was_hit_long_ago_is_no_pressure(nested):
+    _, _, pressure = nested
+    assert pressure.look() is None
+
+
+def test_limit_that_is_hit_is_pressure_once(nested):
+    inner, _, pressure = nested
+    inner.hit(max=8)
+    assert pressure.look() == "llmd's control group is at its memory limit of 1000 B"
+    assert pressure.look() is None
+
+
+def test_limit_that_only_the_page_cache_hits_is_no_pressure(nested):
+    inner, _, pressure = nested
+    inner.write(stat="anon 300\nactive_file 600\ninactive_file 90\n")
+    inner.hit(max=9000)
+    assert pressure.look() is None
+
+
+def test_limit_of_a_group_around_counts_too(nested):
+    _, outer, pressure = nested
+    outer.write(high=5000)
+    outer.hit(max=7, high=1)
+    assert pressure.look() == "llmd's control group is at its memory limit of 4.9 KiB"
+
+
+def test_limit_that_another_group_hits_is_its_own_affair(nested):
+    _, outer, pressure = nested
+    outer.write(events="high 0\nmax 99\noom 9\n", high=5000)  # not in events.local
+    assert pressure.look() is None
+
+
+def test_failed_allocation_is_pressure_whatever_the_cache_holds(nested):
+    inner, _, pressure = nested
+    inner.write(stat="anon 300\nactive_file 690\n")
+    inner.hit(max=9, oom=1)
+    assert pressure.look() == "llmd's control group could not get memory within its limit"
+
+
+def test_tasks_of_our_own_group_that_wait_are_pressure(nested):
+    inner, _, pressure = nested
+    inner.write(pressure=PSI.format("some", "35.20"))
+    assert pressure.look() == (
+        "in llmd's control group, some tasks waited for memory 35 % of the last 10 s"
+    )
+
+
+def test_groups_that_vanish_or_are_of_the_first_version_are_no_pressure(nested, tmp_path):
+    inner, _, pressure = nested
+    for file in inner.path.iterdir():
+        file.unlink()
+    assert pressure.look() is None
+    (tmp_path / "cgroup").write_text("5:memory:/user.slice\n")
+    assert GroupPressure(tmp_path / "cgroup", tmp_path / "fs").look() is None
+    assert GroupPressure(tmp_path / "none", tmp_path / "fs").look() is None
+
+
 class FakeKernel:
     """libSystem, as far as it is used: processes 10 (leads a session), 11 and 12 below it."""
 
@@ -210,7 +313,9 @@ def mac(monkeypatch):
     monkeypatch.setattr(darwin_memory, "_libsystem", lambda: kernel)
     monkeypatch.setattr(darwin_memory.os, "getsid", lambda pid: pid if pid == 10 else 1)
     monkeypatch.setattr(memory.sys, "platform", "darwin")
-    return kernel
+    memory._own_choice.cache_clear()
+    yield kernel
+    memory._own_choice.cache_clear()
 
 
 def test_a_mac_counts_footprints_and_mapped_weights(mac, tmp_path):
@@ -247,3 +352,88 @@ def test_a_mac_tells_its_memory_and_the_limit_that_was_set(mac):
 def test_a_mac_tells_its_pressure(mac, level, expected):
     mac.sysctls = {b"kern.memorystatus_vm_pressure_level": level}
     assert pressure() == expected
+
+
+def answers(*answers):
+    """A runner that answers so, one call after the other, and remembers what it was asked."""
+    remaining = list(answers)
+
+    def run(argv, *, timeout_s):
+        run.asked.append(argv)
+        return remaining.pop(0)
+
+    run.asked = []
+    return run
+
+
+@pytest.mark.parametrize(
+    "ran",
+    [
+        pytest.param(Ran(0, '{"gpu_limit_bytes": 51539607552}\n'), id="an answer"),
+        pytest.param(
+            Ran(0, 'a warning\n{"gpu_limit_bytes": 51539607552}\nbye\n'), id="and chatter"
+        ),
+    ],
+)
+def test_limit_of_the_gpu_is_what_the_child_says(ran):
+    assert ask_gpu_limit(answers(ran)) == 48 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("ran", "told"),
+    [
+        pytest.param(Ran(0, '{"gpu_limit_bytes": null}\n'), "null", id="it cannot tell"),
+        pytest.param(Ran(0, ""), "nothing", id="silence"),
+        pytest.param(Ran(0, "[1]\n7\n{}\n"), "{}", id="nonsense"),
+        pytest.param(Ran(None, ""), "ended with None", id="too slow"),
+        pytest.param(Ran(1, "Traceback\nImportError: mlx"), "ImportError: mlx", id="a failure"),
+        pytest.param(Ran(1, '{"gpu_limit_bytes": 5}'), "ended with 1", id="a failure after all"),
+    ],
+)
+def test_limit_of_the_gpu_that_cannot_be_told_is_an_error_with_the_childs_words(ran, told):
+    with pytest.raises(LookupError, match=told):
+        ask_gpu_limit(answers(ran))
+
+
+def test_a_mac_is_asked_for_its_gpu_limit_once(mac, monkeypatch):
+    mac.sysctls = {**mac.sysctls, b"hw.optional.arm64": 1}
+    asked = []
+    monkeypatch.setattr(memory, "ask_gpu_limit", lambda: asked.append(1) or 48 * 2**30)
+    assert [gpu_limit(), gpu_limit()] == [48 * 2**30] * 2
+    assert len(asked) == 1
+
+
+def test_a_mac_that_could_not_tell_its_gpu_limit_is_asked_again(mac, monkeypatch):
+    mac.sysctls = {**mac.sysctls, b"hw.optional.arm64": 1}
+    run = answers(Ran(None, ""), Ran(0, '{"gpu_limit_bytes": 7}'))
+    monkeypatch.setattr(memory, "ask_gpu_limit", lambda: ask_gpu_limit(run))
+    assert [gpu_limit(), gpu_limit(), gpu_limit()] == [None, 7, 7]
+
+
+def test_limit_that_the_user_has_set_needs_no_asking(mac, monkeypatch):
+    monkeypatch.setattr(memory, "ask_gpu_limit", lambda: pytest.fail("nobody was to be asked"))
+    mac.sysctls = {**mac.sysctls, b"iogpu.wired_limit_mb": 1024, b"hw.optional.arm64": 1}
+    assert gpu_limit() == 2**30
+
+
+def test_a_mac_with_a_graphics_card_has_no_limit_of_ours(mac, monkeypatch):
+    monkeypatch.setattr(memory, "ask_gpu_limit", lambda: pytest.fail("nobody was to be asked"))
+    monkeypatch.setattr(darwin_memory.platform, "machine", lambda: "x86_64")
+    assert gpu_limit() is None
+
+
+@linux_only
+def test_gpu_limit_is_asked_for_on_macs_only():
+    assert gpu_limit() is None
+
+
+@linux_only
+def test_helper_that_asks_the_gpu_runs_and_has_nothing_to_tell_here():
+    assert run_program(GPU_PROGRAM, timeout_s=60) == Ran(0, '{"gpu_limit_bytes": null}\n')
+    with pytest.raises(LookupError, match="null"):
+        ask_gpu_limit()
+
+
+def test_helper_finds_metals_limit_among_what_mlx_knows():
+    assert limit_bytes({"max_recommended_working_set_size": 7, "memory_size": 9}) == 7
+    assert limit_bytes({"device_name": "AMD"}) is None
