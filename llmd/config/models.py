@@ -321,6 +321,9 @@ class Config(Model):
     max_body: ByteSize = Field(
         default=64 * 2**20, ge=1, description="The largest request body, in bytes."
     )
+    keep_awake: bool = Field(
+        default=False, description="Keep the machine from sleeping while it answers requests."
+    )
     watch_config: bool = Field(default=True, description="Reload when this file changes.")
     profiles: dict[ProfileName, Profile] = Field(
         min_length=1, description="The models, by the names that clients use."

@@ -1,43 +1,106 @@
-"""What has to be looked at now and then: memory of the hosts, pressure, the configuration file."""
+"""What has to be looked at now and then: hosts and their logs, pressure, sleep, the configuration.
+
+One round every two seconds is the only timer of an idle daemon. Nothing in it blocks for long.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from pathlib import Path
 from typing import Final
 
-import structlog
-
-from llmd.core.events import PressureRose
+from llmd.core.events import PressureRose, Ticked
+from llmd.runtime import clock
+from llmd.runtime.awake import KeepAwake
 from llmd.runtime.daemon import Daemon
+from llmd.runtime.host_log import shorten_log
 from llmd.runtime.memory import pressure
 
 
 ROUND_S: Final = 2.0
-"""Half a wake-up per second: the only timer of an idle daemon."""
+"""Half a wake-up per second."""
 PRESSURE_PAUSE_S: Final = 10.0
 """Between reactions to memory pressure: freed memory takes time to be seen."""
 
-log = structlog.get_logger("llmd.watch")
+SERVICE_LOG: Final = "service.log"
+"""Standard output and error under launchd, which appends to the file and never rotates it."""
+
+
+class Watch:
+    """One round after the other, until cancelled."""
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        config_file: Path,
+        reload: Callable[[], Awaitable[object]],
+        *,
+        pressure: Callable[[], str | None] = pressure,
+        keep_awake: KeepAwake | None = None,
+        now: Callable[[], float] = clock.now,
+    ) -> None:
+        """Look at the file as it is now; `run` goes on from there.
+
+        Args:
+            daemon: Told of what is found.
+            config_file: Its configuration.
+            reload: Called when the file changes; does not raise for what is wrong in it.
+            pressure: Why memory is short, or None.
+            keep_awake: Told each round whether there is work, while `keep_awake` is set.
+            now: Seconds on a monotonic clock.
+        """
+        self._daemon = daemon
+        self._config_file = config_file
+        self._reload = reload
+        self._pressure = pressure
+        self._keep_awake = KeepAwake() if keep_awake is None else keep_awake
+        self._now = now
+        self._relieved_s = -inf
+        self._stamp = stamp(config_file)
+
+    async def run(self) -> None:
+        """Look around every `ROUND_S` seconds until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(ROUND_S)
+                await self.look()
+        finally:
+            # Before the daemon re-executes itself, too: it keeps the pid that the holder watches.
+            self._keep_awake.release()
+
+    async def look(self) -> None:
+        """One round."""
+        daemon = self._daemon
+        daemon.dispatch(Ticked())  # on Linux timers stand still during sleep; see `clock.Naps`
+        for host in daemon.hosting:
+            daemon.hosting.measure(host)
+            if host.process is not None:
+                host.process.bound_log()
+        shorten_log(daemon.log_dir / SERVICE_LOG)
+        self._relieve()
+        busy = daemon.config.keep_awake and any(
+            port.in_flight or port.queued for port in daemon.snapshot().ports
+        )
+        self._keep_awake.mind(busy=busy)
+        await self._follow_file()
+
+    def _relieve(self) -> None:
+        source = self._pressure()
+        if source is not None and self._now() >= self._relieved_s + PRESSURE_PAUSE_S:
+            self._relieved_s = self._now()
+            self._daemon.dispatch(PressureRose(source))
+
+    async def _follow_file(self) -> None:
+        current = stamp(self._config_file)
+        if current != self._stamp and self._daemon.config.watch_config:
+            self._stamp = current
+            if current is not None:
+                await self._reload()
 
 
 async def watch(daemon: Daemon, config_file: Path, reload: Callable[[], Awaitable[object]]) -> None:
-    """Look around every `ROUND_S` seconds until cancelled."""
-    seen = stamp(config_file)
-    relieved_s = 0.0
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(ROUND_S)
-        for host in daemon.hosting:
-            daemon.hosting.measure(host)
-        source = pressure()
-        if source is not None and loop.time() >= relieved_s:
-            relieved_s = loop.time() + PRESSURE_PAUSE_S
-            daemon.dispatch(PressureRose(source))
-        current = stamp(config_file)
-        if current != seen and daemon.config.watch_config:
-            seen = current
-            if current is not None:
-                await reload()
+    """Look around every `ROUND_S` seconds until cancelled; see `Watch`."""
+    await Watch(daemon, config_file, reload).run()
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:

@@ -1,0 +1,167 @@
+"""One round of looking around: what is found, and who is told."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from llmd.core.events import PressureRose, Ticked
+from llmd.runtime import watch as watching
+from llmd.runtime.host_log import LOG_MAX_BYTES, TAIL_BYTES, older
+from llmd.runtime.watch import PRESSURE_PAUSE_S, SERVICE_LOG, Watch
+
+
+class FakeHosting(list):
+    """Hosts that are measured by being remembered."""
+
+    def __init__(self):
+        self.measured = []
+
+    def measure(self, host):
+        self.measured.append(host)
+
+
+class FakeDaemon:
+    def __init__(self, log_dir):
+        self.log_dir = log_dir
+        self.hosting = FakeHosting()
+        self.config = SimpleNamespace(watch_config=True, keep_awake=False)
+        self.events = []
+        self.port = SimpleNamespace(in_flight=0, queued=0)
+
+    def dispatch(self, event):
+        self.events.append(event)
+
+    def snapshot(self):
+        return SimpleNamespace(ports=(self.port,))
+
+
+class FakeKeepAwake:
+    def __init__(self):
+        self.busy = None
+        self.minded = asyncio.Event()
+        self.released = False
+
+    def mind(self, *, busy):
+        self.busy = busy
+        self.minded.set()
+
+    def release(self):
+        self.released = True
+
+
+class World:
+    """A daemon, a file, a clock, pressure as set, and the watch over them."""
+
+    def __init__(self, path):
+        self.file = path / "llmd.yaml"
+        self.file.write_text("first")
+        self.daemon = FakeDaemon(path)
+        self.keep_awake = FakeKeepAwake()
+        self.pressure = None
+        self.now = 1000.0
+        self.reloads = 0
+        self.watch = Watch(
+            self.daemon,
+            self.file,
+            self.reload,
+            pressure=lambda: self.pressure,
+            keep_awake=self.keep_awake,
+            now=lambda: self.now,
+        )
+
+    async def reload(self):
+        self.reloads += 1
+
+    async def look(self):
+        self.daemon.events.clear()
+        await self.watch.look()
+        return self.daemon.events
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+async def test_each_round_ticks_first_so_that_a_sleep_is_noticed(world):
+    world.pressure = "none left"
+    assert await world.look() == [Ticked(), PressureRose("none left")]
+
+
+async def test_pressure_is_told_again_only_after_a_pause(world):
+    world.pressure = "none left"
+    await world.look()
+    world.now += PRESSURE_PAUSE_S - 1
+    assert PressureRose("none left") not in await world.look()
+    world.now += 1
+    assert PressureRose("none left") in await world.look()
+
+
+async def test_hosts_are_measured_and_their_logs_kept_short(world):
+    shortened = []
+    loaded = SimpleNamespace(process=SimpleNamespace(bound_log=lambda: shortened.append(1)))
+    remote = SimpleNamespace(process=None)
+    world.daemon.hosting.extend([loaded, remote])
+    await world.look()
+    assert world.daemon.hosting.measured == [loaded, remote]
+    assert shortened == [1]
+
+
+async def test_what_the_service_prints_is_kept_short(world):
+    log = world.daemon.log_dir / SERVICE_LOG
+    log.write_bytes(b"x" * (LOG_MAX_BYTES + 1))
+    await world.look()
+    assert log.stat().st_size == TAIL_BYTES
+    assert older(log).stat().st_size == LOG_MAX_BYTES
+
+
+async def test_changed_file_is_read_again_once(world):
+    await world.look()
+    world.file.write_text("second one")
+    await world.look()
+    await world.look()
+    assert world.reloads == 1
+
+
+async def test_file_that_is_being_replaced_is_read_when_it_is_back(world):
+    world.file.unlink()
+    await world.look()
+    assert world.reloads == 0
+    world.file.write_text("first")
+    await world.look()
+    assert world.reloads == 1
+
+
+async def test_changed_file_is_left_alone_where_the_configuration_says_so(world):
+    world.daemon.config.watch_config = False
+    world.file.write_text("second one")
+    await world.look()
+    assert world.reloads == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "in_flight", "queued", "busy"),
+    [
+        pytest.param(True, 1, 0, True, id="a request is answered"),
+        pytest.param(True, 0, 1, True, id="a request waits for a load"),
+        pytest.param(True, 0, 0, False, id="idle"),
+        pytest.param(False, 1, 1, False, id="nobody asked for it"),
+    ],
+)
+async def test_machine_is_kept_awake_for_work_if_that_is_wanted(
+    world, wanted, in_flight, queued, busy
+):
+    world.daemon.config.keep_awake = wanted
+    world.daemon.port = SimpleNamespace(in_flight=in_flight, queued=queued)
+    await world.look()
+    assert world.keep_awake.busy is busy
+
+
+async def test_machine_is_let_go_when_the_watch_ends(world, monkeypatch):
+    monkeypatch.setattr(watching, "ROUND_S", 0)
+    running = asyncio.ensure_future(world.watch.run())
+    await world.keep_awake.minded.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert world.keep_awake.released
