@@ -24,12 +24,15 @@ def main() -> None:
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"
 )
 @click.option("--hints", is_flag=True, help="Print what to try, once the ports are open.")
-def serve(config: str | None, socket: str | None, log_level: str, *, hints: bool) -> None:
+@click.option("--check", is_flag=True, help="Only see whether it could start; the status tells.")
+def serve(
+    config: str | None, socket: str | None, log_level: str, *, hints: bool, check: bool
+) -> None:
     """Run the daemon in the foreground."""
     from llmd.serve import serve as run  # noqa: PLC0415 - the daemon's imports, not --help's
 
     config_path, socket_path = paths.config_file(config), paths.socket_path(socket)
-    sys.exit(run(config_path, socket_path, level=log_level, hints=hints))
+    sys.exit(run(config_path, socket_path, level=log_level, hints=hints, check=check))
 
 
 if __name__ == "__main__":

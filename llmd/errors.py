@@ -199,6 +199,12 @@ class ShuttingDownError(LlmdError):
     code, status = "shutting_down", HTTPStatus.SERVICE_UNAVAILABLE
 
 
+class RestartRefusedError(LlmdError):
+    """What is installed or configured now would not start; the running daemon goes on."""
+
+    code, status = "restart_refused", HTTPStatus.CONFLICT
+
+
 class QueueFullError(LlmdError):
     """`queue_limit` requests are waiting for the profile already."""
 

@@ -23,8 +23,9 @@ ALLOWED = {
     "engines": {"config", "core", "hosts", "proxy"},  # of hosts, the protocol; of proxy, the gate
     "runtime": {"config", "core", "engines", "hosts", "platform", "proxy", "weights"},
     "admin": {"config", "core", "runtime"},
-    "cli": {"admin", "config"},
-    "serve": {"admin", "config", "platform", "runtime"},
+    "cli": {"admin", "config", "platform"},
+    "process": {"admin", "config", "platform", "runtime"},
+    "serve": {"admin", "config", "platform", "process", "runtime"},
     "__main__": {"config", "serve"},
     "__init__": set(),
 }
@@ -32,6 +33,8 @@ ONLY = {
     ("engines", "hosts"): {"llmd.hosts.protocol"},
     ("engines", "proxy"): {"llmd.proxy.gate"},
     ("runtime", "hosts"): {"llmd.hosts.protocol"},
+    # The service files and who listens; everything else is the daemon's to tell.
+    ("cli", "platform"): {"llmd.platform.service", "llmd.platform.definition"},
 }
 CORE_MAY_IMPORT = {
     "collections", "contextlib", "dataclasses", "enum", "functools", "heapq", "itertools", "llmd",

@@ -70,6 +70,7 @@ class AdminApi:
             ("GET", "/v1/events", self.events),
             ("POST", "/v1/unload", self.unload_all),
             ("POST", "/v1/reload", self.reload),
+            ("POST", "/v1/restart", self.restart),
             ("POST", "/v1/stop", self.stop),
             ("GET", "/metrics", self.metrics),
         ]
@@ -163,6 +164,11 @@ class AdminApi:
         """Apply the configuration file again."""
         await _body(request, wire.NoOptions)
         return _json(await self._carry_out(self._operator.reload()))
+
+    async def restart(self, request: web.Request) -> web.StreamResponse:
+        """Begin to drain and re-execute."""
+        await _body(request, wire.NoOptions)
+        return _json(await self._carry_out(self._operator.restart()), status=202)
 
     async def stop(self, request: web.Request) -> web.StreamResponse:
         """Begin to drain and exit."""

@@ -130,6 +130,10 @@ class AdminClient:
         """Apply the configuration file again."""
         return self._ask("POST", "/v1/reload", wire.ReloadReport, timeout_s=None)
 
+    def restart(self) -> wire.RestartReport:
+        """Begin the daemon's restart; it drains first. Then `status` tells when it is done."""
+        return self._ask("POST", "/v1/restart", wire.RestartReport, timeout_s=None)
+
     def stop(self) -> wire.StopReport:
         """Begin the daemon's end; it drains first."""
         return self._ask("POST", "/v1/stop", wire.StopReport)

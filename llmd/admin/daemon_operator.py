@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from llmd.errors import describe_bytes
 from llmd.runtime import clock
 from llmd.runtime.daemon import Daemon
 from llmd.runtime.log import LineLog
+from llmd.runtime.ports import ports_of
 from llmd.runtime.tail import tail_file
 
 
@@ -35,6 +36,9 @@ class DaemonOperator:
         socket_path: Path,
         lines: LineLog,
         reload: Callable[[], Awaitable[wire.ReloadReport]],
+        restart: Callable[[], Awaitable[wire.RestartReport]],
+        manager: str | None,
+        restarts: int,
     ) -> None:
         """Join the parts; *reload* reads the configuration file again and applies it."""
         self._daemon = daemon
@@ -42,6 +46,9 @@ class DaemonOperator:
         self._socket_path = socket_path
         self._lines = lines
         self._reload = reload
+        self._restart = restart
+        self._manager = manager
+        self._restarts = restarts
         self.config_error: str | None = None
 
     # --- looking --------------------------------------------------------------------------------
@@ -59,6 +66,7 @@ class DaemonOperator:
                     state="ready",
                     gateway=True,
                     listen=daemon.ports.addresses(gateway.port),
+                    managed=gateway.port in daemon.ports.managed,
                     error=self._error(gateway.port),
                 )
             )
@@ -78,8 +86,10 @@ class DaemonOperator:
             config_path=str(self._config_path),
             config_error=self.config_error,
             socket_path=str(self._socket_path),
-            stopping=daemon.stopping,
-            warnings=daemon.catalogue.warnings,
+            stopping=daemon.departure.way is not None,
+            restarts=self._restarts,
+            manager=self._manager,
+            warnings=(*daemon.catalogue.warnings, *self._unlike_the_service()),
         )
 
     def profiles(self) -> list[wire.Profile]:
@@ -98,8 +108,21 @@ class DaemonOperator:
             in_flight=view.in_flight,
             queued=view.queued,
             listen=self._daemon.ports.addresses(view.port),
+            managed=view.port in self._daemon.ports.managed,
             error=self._error(view.port),
         )
+
+    def _unlike_the_service(self) -> Iterator[str]:
+        """Where the ports of the configuration and those that the service holds differ."""
+        held, wanted = self._daemon.ports.managed, ports_of(self._daemon.config)
+        if not held or held == wanted:
+            return
+        lacking = ", ".join(str(port) for port in sorted(wanted - held))
+        needless = ", ".join(str(port) for port in sorted(held - wanted))
+        if lacking:
+            yield f"the service does not hold port {lacking}: run `llmd-ctl install` again"
+        if needless:
+            yield f"the service holds port {needless}, which the configuration does not name"
 
     def _profile(self, view: ProfileView) -> wire.Profile:
         entry = self._daemon.catalogue[view.name]
@@ -242,9 +265,13 @@ class DaemonOperator:
         """Read the configuration again."""
         return await self._reload()
 
+    async def restart(self) -> wire.RestartReport:
+        """Begin to re-execute the daemon."""
+        return await self._restart()
+
     def stop(self) -> None:
         """Begin to drain and end."""
-        self._daemon.stop()
+        self._daemon.depart("stop")
 
     # --- following ------------------------------------------------------------------------------
 

@@ -64,6 +64,13 @@ class Operator(Protocol):
             ConfigError: The file is bad; nothing was changed.
         """
 
+    async def restart(self) -> wire.RestartReport:
+        """Begin to re-execute the daemon; returns once that is certain to happen.
+
+        Raises:
+            RestartRefusedError: What is installed now would not start; nothing was changed.
+        """
+
     def stop(self) -> None:
         """Begin to drain and exit; returns at once. Idempotent."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from llmd.admin.operator import Operator
 from llmd.admin.socket import BACKLOG, ControlSocket
 from llmd.errors import ShuttingDownError
 
+
+_KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""The socket's file is `ControlSocket`'s business."""
 
 T = TypeVar("T")
 
@@ -145,7 +149,11 @@ class _ControlSite(web.BaseSite):
         if protocols is None:
             raise RuntimeError("the runner is not set up")
         self._server = await asyncio.get_running_loop().create_unix_server(
-            protocols, sock=self._control.sock, backlog=self._backlog
+            # A duplicate: the server closes what it is given, and another image may need it.
+            protocols,
+            sock=self._control.sock.dup(),
+            backlog=self._backlog,
+            **_KEEP_FILE,
         )
 
 

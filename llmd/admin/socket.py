@@ -40,8 +40,21 @@ class ControlSocket:
     its removal two daemons could each hold a lock on a file of that name.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Bind and listen.
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sock: socket.socket | None = None,
+        lock: int | None = None,
+        managed: bool = False,
+    ) -> None:
+        """Bind and listen, or use what is open already.
+
+        Args:
+            path: Where the socket is, or will be.
+            sock: A socket that listens at *path*: a service manager's, or an earlier image's.
+            lock: The descriptor of a lock that an earlier image took.
+            managed: The file is a service manager's: it stays.
 
         Raises:
             AlreadyRunningError: Another daemon owns the path.
@@ -49,12 +62,15 @@ class ControlSocket:
                 that is no socket is in the way.
         """
         self.path = path
+        self.managed = managed
         check_length(path)
         _prepare_directory(path.parent)
-        self._lock_fd = _lock(path)
+        self._lock_fd = _lock(path) if lock is None else lock
         try:
-            _clear_the_way(path)
-            self.sock = _bind(path)
+            if sock is None:
+                _clear_the_way(path)
+                sock = _bind(path)
+            self.sock = sock
             self._inode = path.lstat().st_ino
         except BaseException:
             os.close(self._lock_fd)
@@ -66,11 +82,19 @@ class ControlSocket:
             return
         self.sock.close()
         with suppress(FileNotFoundError):
-            if self.path.lstat().st_ino == self._inode:
+            if not self.managed and self.path.lstat().st_ino == self._inode:
                 self.path.unlink()
         os.ftruncate(self._lock_fd, 0)
         os.close(self._lock_fd)
         self._lock_fd = -1
+
+    def hand_over(self) -> tuple[socket.socket, int]:
+        """The socket and the lock, for another image of this process; `close` then does nothing.
+
+        Who connects meanwhile waits.
+        """
+        lock, self._lock_fd = self._lock_fd, -1
+        return self.sock, lock
 
 
 def check_length(path: Path) -> None:

@@ -51,6 +51,8 @@ class Port(Wire, frozen=True, kw_only=True):
     """The addresses it is bound to; empty when it could not be bound."""
     gateway: bool = False
     """It serves every profile by name."""
+    managed: bool = False
+    """A service manager holds it, so that a crash refuses nobody."""
     error: str | None = None
     """Why it is not open."""
 
@@ -121,6 +123,10 @@ class Status(Wire, frozen=True, kw_only=True):
     """Why the file on disk is not the configuration in use."""
     socket_path: str = ""
     stopping: bool = False
+    restarts: int = 0
+    """How often this process has re-executed itself."""
+    manager: str | None = None
+    """The service manager that it runs under: `launchd`, `systemd`, `other`."""
     warnings: tuple[str, ...] = ()
 
 
@@ -197,6 +203,12 @@ class ReloadReport(Wire, frozen=True, kw_only=True):
     removed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+class RestartReport(Wire, frozen=True, kw_only=True):
+    """The daemon re-executes itself; it is done when `restarts` in its status is higher."""
+
+    restarts: int
 
 
 class StopReport(Wire, frozen=True, kw_only=True):

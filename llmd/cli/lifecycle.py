@@ -1,16 +1,18 @@
-"""`llmd-ctl load`, `unload`, `plan`, `pin`, `unpin`, `reload` and `stop`."""
+"""`llmd-ctl load`, `unload`, `plan`, `pin`, `unpin`, `reload`, `restart` and `stop`."""
 
 import contextlib
 import os
 import select
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from llmd.admin import wire
+from llmd.admin.client import NoAnswerError
 from llmd.admin.operator import Progress
 from llmd.cli.invocation import (
     Command,
@@ -27,6 +29,11 @@ from llmd.cli.terminal import (
     note,
 )
 from llmd.errors import LlmdError
+
+
+_RESTART_S: Final = 120.0
+"""For requests in flight (`drain_timeout`) and the start."""
+_LOOK_AGAIN_S: Final = 0.1
 
 
 class StillRunningError(LlmdError):
@@ -227,6 +234,35 @@ def reload(invocation: Invocation) -> None:
 
 
 @click.command(cls=Command)
+@pass_invocation
+def restart(invocation: Invocation) -> None:
+    """Drain, and start anew in the same process, with whatever version is installed now.
+
+    Models stay loaded, and no connection is refused. Refused when the daemon would not start again.
+    """
+    client = invocation.client()
+    before = client.restart().restarts
+    deadline = time.monotonic() + _RESTART_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(NoAnswerError):  # it hung up to make way for itself
+            now = client.status()
+            if now.restarts > before:
+                break
+        time.sleep(_LOOK_AGAIN_S)
+    else:
+        raise StillRunningError(
+            f"llmd has not restarted within {describe_seconds(_RESTART_S)}",
+            remedy="it waits for requests in flight; see `llmd-ctl status` and `llmd-ctl logs`",
+        )
+    if invocation.as_json:
+        invocation.emit({"pid": now.pid, "version": now.version, "restarts": now.restarts})
+        return
+    ready = [profile.name for profile in now.profiles if profile.state == "ready"]
+    kept = f"; {describe_victims(ready)} stayed loaded" if ready else ""
+    invocation.say(f"llmd {now.version} (pid {now.pid}) has restarted{kept}")
+
+
+@click.command(cls=Command)
 @click.option("--no-wait", is_flag=True, help="Return at once, while it drains.")
 @click.option(
     "--timeout",
@@ -236,13 +272,23 @@ def reload(invocation: Invocation) -> None:
 )
 @pass_invocation
 def stop(invocation: Invocation, *, no_wait: bool, timeout: float | None) -> None:
-    """Drain, end the daemon, and wait until it is gone."""
-    report = invocation.client().stop()
+    """Drain, unload everything, end the daemon, and wait until it is gone.
+
+    The installed service stays down until `llmd-ctl start` or the next login.
+    """
+    client = invocation.client()
+    manager = client.status().manager
+    report = client.stop()
     if not no_wait and not _await_exit(report.pid, timeout):
         raise StillRunningError(
             f"llmd (pid {report.pid}) still runs after {describe_seconds(timeout or 0.0)}",
             remedy="it ends once the requests in flight are finished; see `llmd-ctl status`",
         )
+    if manager in ("launchd", "systemd"):
+        # Without this the next connection to one of its ports would start it again.
+        from llmd.platform import service
+
+        service.stop(manager)
     if invocation.as_json:
         invocation.emit({"pid": report.pid, "stopped": not no_wait})
     else:

@@ -35,10 +35,15 @@ COMMANDS: Final = {
     "pin": ("llmd.cli.lifecycle", "Keep a profile from being evicted."),
     "unpin": ("llmd.cli.lifecycle", "Let a profile be evicted again."),
     "reload": ("llmd.cli.lifecycle", "Read the configuration file again."),
+    "restart": ("llmd.cli.lifecycle", "Drain, and start anew; no connection is refused."),
     "stop": ("llmd.cli.lifecycle", "Drain, and end the daemon."),
     "query": ("llmd.cli.query", "Ask a profile, and stream its answer."),
     "logs": ("llmd.cli.observe", "The log of a profile's engine, or the daemon's own."),
     "events": ("llmd.cli.observe", "Decisions, each with its reason and numbers."),
+    "install": ("llmd.cli.service", "Run llmd at every login, and now."),
+    "uninstall": ("llmd.cli.service", "Stop the service, and remove its files."),
+    "start": ("llmd.cli.service", "Start the installed service."),
+    "doctor": ("llmd.cli.doctor", "What is wrong, each with the command that mends it."),
     "config": ("llmd.cli.config", "Check, show or begin the configuration file."),
 }
 """Command to module and summary; a module has each command under its own name."""

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 
 _GROUP_GONE_S: Final = 1.0
@@ -163,9 +163,21 @@ def spawn(
             (os.POSIX_SPAWN_OPEN, 1, os.fspath(log), os.O_WRONLY | os.O_APPEND, 0),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
-    actions += [(os.POSIX_SPAWN_CLOSE, number) for number in _inheritable()]
+    actions += [(os.POSIX_SPAWN_CLOSE, number) for number in inheritable()]
     pid = _posix_spawn(words, dict(env), actions, own_session=own_session)
     return Child(pid, ours=True, leads_group=own_session)
+
+
+def become(argv: Sequence[str | Path], *, env: Mapping[str, str]) -> NoReturn:
+    """Replace this program by *argv*: the same process, its children still its own.
+
+    Inheritable descriptors are passed on; threads end here.
+
+    Raises:
+        OSError: The program cannot be executed; nothing has changed.
+    """
+    words = [os.fspath(word) for word in argv]
+    os.execve(words[0], words, dict(env))  # noqa: S606 - no shell is wanted
 
 
 def adopt(pid: int) -> Child:
@@ -207,7 +219,7 @@ def _posix_spawn(
         return os.posix_spawn(words[0], words, env, setpgroup=0, **common)
 
 
-def _inheritable() -> list[int]:
+def inheritable() -> list[int]:
     """Descriptors that exec would pass on: Python opens none, but was perhaps started with some.
 
     A socket of launchd's or systemd's in the hands of a host would keep its port busy for as long

@@ -8,6 +8,8 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -15,6 +17,7 @@ import structlog
 
 from llmd.config.models import Config
 from llmd.core.events import (
+    AdoptHost,
     Complete,
     ConfigReplaced,
     Effect,
@@ -26,8 +29,8 @@ from llmd.core.events import (
     Refuse,
     StartHost,
     StartSpare,
+    Stock,
     StopHost,
-    Stopping,
     Ticked,
     Ticket,
     TrimCaches,
@@ -37,20 +40,30 @@ from llmd.core.events import (
 from llmd.core.scheduler import Scheduler
 from llmd.core.snapshot import Snapshot
 from llmd.errors import LlmdError, ShuttingDownError
-from llmd.proxy.gate import Lease, ModelCard, Settled
+from llmd.proxy.gate import Lease, Settled
 from llmd.proxy.limits import Limits
 from llmd.proxy.pool import UpstreamPool
 from llmd.runtime import clock
 from llmd.runtime.catalogue import Catalogue, Entry
+from llmd.runtime.departure import FORCE_S, Departure, Way
 from llmd.runtime.gate import DaemonGate
 from llmd.runtime.hosting import Hosting
 from llmd.runtime.learned import Learned
+from llmd.runtime.ledger import Ledger, Record, strays
 from llmd.runtime.log import EventLog
-from llmd.runtime.ports import Ports
+from llmd.runtime.ports import Held, Ports
 
 
-FORCE_S: Final = 5.0
-"""After `drain_timeout`, for hosts to end once their requests are cut."""
+RESERVE_S: Final = 2 * FORCE_S + 2.0
+"""Of what the service manager waits, for what comes after the drain time."""
+
+TAKE_OVER_S: Final = 2.0
+"""For hosts that were left to answer, before the ports are opened without waiting for the rest."""
+
+LOST_S: Final = 5.0
+"""For hosts that no ledger knows to be gone."""
+
+NOTHING_LEFT: Final = Stock()
 
 EXAMINE_S: Final = 1.0
 """Between two looks at a profile that cannot be loaded; each may walk `models_dirs`."""
@@ -69,6 +82,7 @@ class Daemon:
         events: The decisions, for `llmd-ctl events`.
         waiting: Requests that have no answer yet, by ticket.
         tokens_per_s: Of the last stream of each profile.
+        departure: How and when it ends.
     """
 
     def __init__(
@@ -76,20 +90,25 @@ class Daemon:
         config: Config,
         *,
         learned: Learned,
-        directory: Path,
+        ledger: Ledger,
+        owner: Path,
         log_dir: Path,
         events: EventLog,
+        held: Held,
     ) -> None:
         """Prepare; `run` starts it.
 
         Args:
             config: What to begin with; `replace` brings another.
             learned: Footprints of earlier runs.
-            directory: For the hosts' sockets: private, on a short path.
+            ledger: What an earlier daemon left, and what this one will leave.
+            owner: The daemon's own socket; those of its hosts are beside it.
             log_dir: For the hosts' logs.
             events: Where decisions are recorded.
+            held: Sockets that were open before this daemon.
         """
         self.learned = learned
+        self.ledger = ledger
         self.events = events
         self.log_dir = log_dir
         self.catalogue = Catalogue.build(config, learned)
@@ -99,21 +118,25 @@ class Daemon:
         self._naps = clock.Naps()
         self.waiting: dict[Ticket, Settled] = {}
         self.tokens_per_s: dict[str, float] = {}
-        self.stopping = False
         self._commands: dict[Ticket, asyncio.Future[Complete]] = {}
         self._tickets = itertools.count(1)
         self._queue: deque[Event] = deque()
         self._dispatching = False
         self._tasks: asyncio.TaskGroup
         self._timer: asyncio.TimerHandle | None = None
-        self._ended = asyncio.Event()
+        self._owner = owner
+        self._found: dict[str, Record] = {}
         self._examined_s: dict[str, float] = {}
         self.hosting = Hosting(
             spawn_task=self.spawn_task, post=self.dispatch, forget=self.pool.forget,
-            learn=self._learn,
-            directory=directory, log_dir=log_dir, orphan_grace_s=config.orphan_grace,
+            learn=self._learn, record=self.record,
+            owner=owner, log_dir=log_dir, orphan_grace_s=config.orphan_grace,
         )  # fmt: skip
-        self.ports = Ports(DaemonGate(self), self.pool, self.spawn_task, self._rate)
+        self.ports = Ports(DaemonGate(self), self.pool, self.spawn_task, self._rate, held)
+        self.departure = Departure(
+            ports=self.ports, hosting=self.hosting, ledger=ledger, dispatch=self.dispatch,
+            spawn_task=self.spawn_task, record=self.record,
+        )  # fmt: skip
 
     @property
     def config(self) -> Config:
@@ -123,52 +146,74 @@ class Daemon:
     # --- life -----------------------------------------------------------------------------------
 
     async def run(self, ready: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Open the ports, call *ready*, and serve until `stop` has drained everything.
+        """Take over what is left, open the ports, call *ready*, and serve until the departure.
+
+        However this ends, hosts that were not stopped live on for their grace, to be adopted.
 
         Raises:
             PortInUseError: Not one port could be opened.
         """
         async with asyncio.TaskGroup() as self._tasks:
             try:
+                await self._take_over()
                 await self.ports.open(self.config)
-                self._configure()
-                watcher = self._tasks.create_task(self._ended.wait())
+                watcher = self._tasks.create_task(self.departure.ended.wait())
                 await ready()
                 await watcher
             finally:
+                self._refuse_commands()
                 await self.ports.close()
                 self.pool.close()
                 if self._timer is not None:
                     self._timer.cancel()
-                self.hosting.kill_all()
+                if self.departure.way == "stop":
+                    self.hosting.kill_all()
+                else:
+                    self.hosting.leave()
 
-    async def ended(self) -> None:
-        """Wait until everything is drained."""
-        await self._ended.wait()
+    async def _take_over(self) -> None:
+        """Adopt what an earlier daemon left, before anybody can ask for a second copy of it."""
+        found = self.ledger.read()
+        if self.ledger.warning is not None:
+            log.warning("ledger.unreadable", reason=self.ledger.warning)
+        lost = strays(self._owner, {record.pid for record in found.records.values()})
+        await asyncio.gather(*(asyncio.to_thread(child.wait, LOST_S) for child in lost))
+        self._found = found.records
+        self._configure(found.stock)
+        known = [host.settled.wait() for host in self.hosting if host.found is not None]
+        if known:
+            await asyncio.wait([self.spawn_task(wait) for wait in known], timeout=TAKE_OVER_S)
 
     def spawn_task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run *work* in the daemon's task group: what it raises unexpectedly ends the daemon."""
         return self._tasks.create_task(work)
 
-    def stop(self) -> None:
-        """Begin to drain and end; returns at once. Idempotent."""
-        if not self.stopping:
-            self.stopping = True
-            self.spawn_task(self._stop())
+    def depart(self, way: Way, *, within_s: float = inf) -> None:
+        """Begin to end; returns at once. Idempotent.
 
-    async def _stop(self) -> None:
-        """Finish what is in flight, at most `drain_timeout`; stop every host; then end."""
-        log.info("daemon.stopping", drain_timeout_s=self.config.drain_timeout)
-        self.ports.stop_accepting()
-        self.dispatch(Stopping())
-        gone = asyncio.gather(*(host.gone.wait() for host in self.hosting))
-        await asyncio.wait((gone,), timeout=self.config.drain_timeout)
-        self.dispatch(Stopping(force=True))
-        if not gone.done():
-            await asyncio.wait((gone,), timeout=2 * FORCE_S)
-            gone.cancel()
-        await self.ports.drain(timeout_s=1.0)
-        self._ended.set()
+        *within_s* is how long the service manager waits before it kills.
+        """
+        drain_s = min(self.config.drain_timeout, max(within_s - RESERVE_S, 0.0))
+        self.departure.begin(way, drain_s=drain_s)
+
+    def record(self) -> None:
+        """Write down what a daemon that follows this one should find, if it changed."""
+        if self.departure.ended.is_set():
+            return
+        stock = self.scheduler.stock()
+        records = []
+        for known in stock.hosts:
+            host = self.hosting.get(int(known.key))
+            if host is not None and host.process is not None:
+                process = host.process
+                records.append(
+                    Record(
+                        pid=process.pid, started=process.started, instance=process.instance,
+                        log=str(process.log_path), peak_bytes=host.peak_bytes,
+                        known=replace(known, key=process.instance, kind=host.kind),
+                    )
+                )  # fmt: skip
+        self.ledger.write(tuple(records), stock)
 
     async def replace(self, config: Config) -> tuple[Config, Catalogue]:
         """Put *config* in place of the one in use; what did not change keeps running.
@@ -198,8 +243,8 @@ class Daemon:
             self.catalogue = mended
             self._configure()
 
-    def _configure(self) -> None:
-        self.dispatch(ConfigReplaced(self.catalogue.rules, self.catalogue.residencies))
+    def _configure(self, left: Stock = NOTHING_LEFT) -> None:
+        self.dispatch(ConfigReplaced(self.catalogue.rules, self.catalogue.residencies, left))
 
     def _rate(self, profile: str, tokens_per_s: float) -> None:
         self.tokens_per_s[profile] = tokens_per_s
@@ -249,6 +294,8 @@ class Daemon:
                 self.hosting.start(effect, self.catalogue[effect.profile])
             case StartSpare():
                 self.hosting.start_spare(effect)
+            case AdoptHost():
+                self._adopt(effect)
             case StopHost():
                 self.hosting.stop(effect)
             case Complete():
@@ -259,6 +306,13 @@ class Daemon:
                 self.spawn_task(self.hosting.trim(effect.host))
             case _:
                 assert_never(effect)
+
+    def _adopt(self, effect: AdoptHost) -> None:
+        record = self._found.pop(effect.key)
+        entry = self.catalogue.entries.get(effect.profile or "")
+        if entry is not None and entry.residency.fingerprint != record.known.fingerprint:
+            entry = None  # what it holds says nothing about the profile as it is now
+        self.hosting.adopt(effect, record, entry)
 
     def _grant(self, effect: Grant) -> None:
         settled = self.waiting.pop(effect.ticket, None)
@@ -315,17 +369,26 @@ class Daemon:
         """
         return await self._command(UnloadRequested(self.new_ticket(), profile))
 
+    def _refuse_commands(self) -> None:
+        """Nobody will carry out what is still to be done."""
+        for future in self._commands.values():
+            if not future.done():
+                future.set_exception(ShuttingDownError("llmd ended before this was done"))
+        self._commands.clear()
+
     async def _command(self, event: LoadRequested | UnloadRequested) -> Complete:
-        if self.stopping:
-            raise ShuttingDownError("llmd is stopping")
+        if self.departure.way is not None:
+            verb = "restarting" if self.departure.way == "restart" else "stopping"
+            raise ShuttingDownError(f"llmd is {verb}", retry_after_s=5.0)
         future: asyncio.Future[Complete] = asyncio.get_running_loop().create_future()
         self._commands[event.ticket] = future
         self.dispatch(event)
         return await future
 
     def pin(self, profile: str, *, pinned: bool) -> None:
-        """Pin or unpin until the daemon ends."""
+        """Pin or unpin until the daemon is stopped."""
         self.dispatch(PinChanged(profile, pinned))
+        self.record()
 
     # --- looking --------------------------------------------------------------------------------
 
@@ -336,39 +399,3 @@ class Daemon:
     def preview(self, profile: str) -> tuple[tuple[str, ...] | None, LlmdError | None]:
         """What a load would evict; see `Scheduler.preview`."""
         return self.scheduler.preview(profile, clock.now())
-
-    def explain(self, ticket: Ticket) -> str:
-        """What a waiting request waits for."""
-        return self.scheduler.explain(ticket) or "waiting for the engine"
-
-    def last_error(self, profile: str) -> str | None:
-        """How the host of *profile* last ended unasked."""
-        views = self.snapshot().profiles
-        return next((view.last_error for view in views if view.name == profile), None)
-
-    def health(self, port: int) -> dict[str, Any]:
-        """The body of `GET /health` on *port*."""
-        snapshot = self.snapshot()
-        view = next((view for view in snapshot.ports if view.port == port), None)
-        if view is None:  # the gateway
-            ready = [v.profile for v in snapshot.ports if v.state == "ready"]
-            return {"status": "ok", "state": "ready" if ready else "unloaded", "ready": bool(ready)}
-        return {
-            "status": "ok",
-            "state": view.state,
-            "profile": view.profile,
-            "ready": view.state == "ready",
-            "in_flight": view.in_flight,
-            "queued": view.queued,
-        }
-
-    def models(self, port: int) -> list[ModelCard]:
-        """The profiles that *port* serves; the gateway serves all."""
-        gateway = self.config.gateway
-        everything = gateway is not None and port == gateway.port
-        states = {view.name: view.state for view in self.snapshot().profiles}
-        return [
-            ModelCard(name, states.get(name, "unloaded"), entry.context, entry.profile.aliases)
-            for name, entry in self.catalogue.items()
-            if everything or entry.profile.port == port
-        ]

@@ -48,7 +48,7 @@ class DaemonGate:
 
     def waiting(self, ticket: int) -> str:
         """What the request waits for."""
-        return self._daemon.explain(ticket)
+        return self._daemon.scheduler.explain(ticket) or "waiting for the engine"
 
     def destination(self, port: int, model: str | None) -> Destination | None:
         """The profile that the request would go to."""
@@ -76,7 +76,8 @@ class DaemonGate:
                 f"{lease.profile} was stopped while it answered: {host.stopping}",
                 remedy="send the request again",
             )
-        cause = self._daemon.last_error(lease.profile) if host is not None else None
+        views = self._daemon.snapshot().profiles if host is not None else ()
+        cause = next((view.last_error for view in views if view.name == lease.profile), None)
         detail = f": {cause}" if cause else ""
         return EngineDiedError(
             f"the engine of {lease.profile} broke off{detail}",
@@ -85,8 +86,28 @@ class DaemonGate:
 
     def health(self, port: int) -> dict[str, Any]:
         """Whether the port can serve, and what is there."""
-        return self._daemon.health(port)
+        snapshot = self._daemon.snapshot()
+        view = next((view for view in snapshot.ports if view.port == port), None)
+        if view is None:  # the gateway
+            ready = [v.profile for v in snapshot.ports if v.state == "ready"]
+            return {"status": "ok", "state": "ready" if ready else "unloaded", "ready": bool(ready)}
+        return {
+            "status": "ok",
+            "state": view.state,
+            "profile": view.profile,
+            "ready": view.state == "ready",
+            "in_flight": view.in_flight,
+            "queued": view.queued,
+        }
 
     def models(self, port: int) -> list[ModelCard]:
         """The profiles of *port*, or all on the gateway."""
-        return self._daemon.models(port)
+        daemon = self._daemon
+        gateway = daemon.config.gateway
+        everything = gateway is not None and port == gateway.port
+        states = {view.name: view.state for view in daemon.snapshot().profiles}
+        return [
+            ModelCard(name, states.get(name, "unloaded"), entry.context, entry.profile.aliases)
+            for name, entry in daemon.catalogue.items()
+            if everything or entry.profile.port == port
+        ]

@@ -17,6 +17,7 @@ from typing import Any, Final
 from llmd.core.events import Failure
 from llmd.errors import HostStuckError
 from llmd.hosts.protocol import PROTOCOL, Launch
+from llmd.platform.identity import started
 from llmd.platform.spawn import Child, Exit, adopt, spawn
 from llmd.proxy.gate import Upstream
 from llmd.runtime.clock import time_limit
@@ -60,6 +61,7 @@ class HostProcess:
         instance: A random name that only this host and its starters know.
         kind: `mlx`, `llama` or `exec`.
         pid: Of the process, which leads a session and group of its own.
+        started: Tells it from an earlier or later process of that number; see `identity.started`.
         exited: Settled with the `Exit` once the process is reaped; never cancelled.
         upstream: Where requests go; None until a load is done.
         log_path: What it and its engine print.
@@ -71,6 +73,7 @@ class HostProcess:
         self.kind = kind
         self.instance = instance
         self.pid = child.pid
+        self.started = started(child.pid) or 0.0
         self.log_path = log_path
         self.upstream: Upstream | None = None
         self.fingerprint: str | None = None

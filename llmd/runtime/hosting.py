@@ -1,7 +1,7 @@
 """Carries out what the scheduler asks of hosts, and reports what became of it.
 
-Each host has one task, from its start to its reaping, and that task alone reports its readiness and
-its exit. A remote profile has no process: it is ready at once and gone at once.
+Each host has one task, from its start or adoption to its reaping, and that task alone reports its
+readiness and its exit. A remote profile has no process: it is ready at once and gone at once.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import structlog
 
 from llmd.core.events import (
     SPARE,
+    AdoptHost,
     Event,
     Failure,
     HostExited,
@@ -29,11 +30,15 @@ from llmd.errors import HostStuckError, LlmdError
 from llmd.proxy.gate import Upstream
 from llmd.runtime.catalogue import Entry
 from llmd.runtime.host_process import HostFailedError, HostProcess
+from llmd.runtime.ledger import Record
 from llmd.runtime.memory import tree_bytes
 
 
 GRACE_S: Final = 5.0
 """Between SIGTERM and SIGKILL: an engine has nothing to save."""
+
+ATTACH_S: Final = 5.0
+"""For a host that an earlier daemon left to answer; it is idle, or stopped in its tracks."""
 
 log = structlog.get_logger("llmd.hosting")
 
@@ -43,19 +48,24 @@ class Host:
     """One host's story.
 
     Attributes:
+        name: The profile's, or that of the spare.
         entry: The profile that it runs, or will; None for a spare without one.
+        found: What the ledger says of it, when an earlier daemon started it.
         stopping: Why it was told to end; then its exit is no failure.
         assigned: Settled when a spare gets its profile.
         told: Set when it was told to end.
         gone: Set when it is reaped.
         progress: How far the load is, 0 to 1; None while unknown.
         peak_bytes: The most that was measured.
+        settled: Set when it is ready, or gone.
     """
 
     number: HostId
     kind: str
+    name: str
     assigned: asyncio.Future[Entry]
     entry: Entry | None = None
+    found: Record | None = None
     process: HostProcess | None = None
     upstream: Upstream | None = None
     stopping: str | None = None
@@ -63,11 +73,8 @@ class Host:
     peak_bytes: int = 0
     told: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def name(self) -> str:
-        """The profile's name, or that of the spare."""
-        return self.entry.profile.name if self.entry is not None else SPARE
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
 
 
 class Hosting:
@@ -76,11 +83,12 @@ class Hosting:
     def __init__(
         self,
         *,
-        spawn_task: Callable[[Coroutine[Any, Any, None]], object],
+        spawn_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         post: Callable[[Event], None],
         forget: Callable[[Upstream], None],
         learn: Callable[[Entry, int], None],
-        directory: Path,
+        record: Callable[[], None],
+        owner: Path,
         log_dir: Path,
         orphan_grace_s: float,
     ) -> None:
@@ -91,7 +99,8 @@ class Hosting:
             post: Takes the events that come of it.
             forget: Told of each upstream that is gone.
             learn: Told how many bytes a profile held at most, when its host ends.
-            directory: For the hosts' sockets; private, on a short path.
+            record: Writes the ledger; called before a host is used.
+            owner: The daemon's own socket; the hosts' are beside it: private, on a short path.
             log_dir: One log per profile.
             orphan_grace_s: How long a host outlives the daemon.
         """
@@ -99,7 +108,8 @@ class Hosting:
         self._post = post
         self._forget = forget
         self._learn = learn
-        self._directory = directory
+        self._record = record
+        self._owner = owner
         self._log_dir = log_dir
         self.orphan_grace_s = orphan_grace_s
         self._hosts: dict[HostId, Host] = {}
@@ -116,21 +126,34 @@ class Hosting:
         """Begin to load *entry*, in a host of its own or in the spare."""
         if effect.into_spare:
             host = self._hosts[effect.host]
-            host.entry = entry
+            host.entry, host.name = entry, effect.profile
             host.assigned.set_result(entry)
             return
-        host = self._begin(effect.host, entry.launch.kind if entry.launch else "remote", entry)
-        host.assigned.set_result(entry)
-        self._spawn_task(self._live(host))
+        kind = entry.launch.kind if entry.launch else "remote"
+        self._begin(effect.host, kind, effect.profile, entry)
 
     def start_spare(self, effect: StartSpare) -> None:
         """Begin to start a host that waits for a profile."""
-        self._spawn_task(self._live(self._begin(effect.host, effect.kind, None)))
+        self._begin(effect.host, effect.kind, SPARE, None)
 
-    def _begin(self, number: HostId, kind: str, entry: Entry | None) -> Host:
+    def adopt(self, effect: AdoptHost, record: Record, entry: Entry | None) -> None:
+        """Begin to take over a host; *entry* is None for a spare, and for what will be stopped."""
+        name = effect.profile or SPARE
+        self._begin(effect.host, record.known.kind, name, entry, record)
+
+    def _begin(
+        self,
+        number: HostId,
+        kind: str,
+        name: str,
+        entry: Entry | None,
+        found: Record | None = None,
+    ) -> None:
         future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-        host = self._hosts[number] = Host(number, kind, future, entry)
-        return host
+        host = self._hosts[number] = Host(number, kind, name, future, entry, found)
+        if entry is not None:
+            future.set_result(entry)
+        host.task = self._spawn_task(self._live(host))
 
     def stop(self, effect: StopHost) -> None:
         """Begin to end a host; its task reports when it is reaped."""
@@ -144,25 +167,35 @@ class Hosting:
         if host.process is not None:
             self._spawn_task(self._end(host))
 
+    def leave(self) -> None:
+        """Let go of all hosts, which live on for their grace; those that were to end are killed."""
+        for host in self:
+            if host.process is not None and host.stopping is not None:
+                host.process.kill()
+            if host.task is not None:
+                host.stopping = None
+                host.task.cancel()
+
     # --- one host's life ------------------------------------------------------------------------
 
     async def _live(self, host: Host) -> None:
-        """From start to reaping. Never raises for what can be expected to fail."""
+        """From start to reaping. Never raises for what can be expected to fail.
+
+        Cancelled, it lets go of the host: the daemon ends, and the next one takes it over.
+        """
         failure: Failure | None = None
         try:
-            if host.kind == "remote":
-                await self._be_remote(host)
-            else:
-                await self._be_process(host)
+            await (self._be_remote(host) if host.kind == "remote" else self._be_process(host))
         except HostFailedError as error:
             failure = error.failure
         except LlmdError as error:
             failure = Failure(error.message)
         except asyncio.CancelledError:
             if host.stopping is None:
-                raise  # the daemon ends
-        finally:
-            await self._end(host)
+                if host.process is not None:
+                    host.process.detach()
+                raise
+        await self._end(host)
         if host.stopping is None and failure is None and host.process is not None:
             failure = host.process.failure()
         if host.upstream is not None:
@@ -173,51 +206,95 @@ class Hosting:
         log.info("host.exited", host=host.number, profile=host.name, reason=host.stopping)
         self._post(HostExited(host.number, None if host.stopping else failure))
         host.gone.set()
+        host.settled.set()
+        self._record()
 
     async def _be_remote(self, host: Host) -> None:
         assert host.entry is not None, "a remote host has its profile from the start"  # noqa: S101
         host.upstream = host.entry.remote
-        self._post(HostReady(host.number))
+        self._ready(host)
         await host.told.wait()
 
     async def _be_process(self, host: Host) -> None:
-        path = self._log_dir / f"{'spare' if host.entry is None else host.name}.log"
-        process = host.process = await HostProcess.start(
-            host.kind,
-            directory=self._directory,
-            log_path=path,
-            orphan_grace_s=self.orphan_grace_s,
-            env=os.environ,
-        )
-        log.info("host.started", host=host.number, profile=host.name, pid=process.pid)
+        process = await (self._find(host) if host.found is not None else self._start(host))
         if host.stopping is not None:
             return
         if not host.assigned.done():
             await process.prepare()
             if not host.assigned.done() and host.stopping is None:
-                self._post(HostReady(host.number))
-            entry = await self._assignment(host, process)
-            process.rename_log(self._log_dir / f"{host.name}.log")
-        else:
-            entry = host.assigned.result()
+                self._ready(host)
+            await self._assignment(host, process)
+        if process.state != "ready":
+            await self._load(host, process, host.assigned.result())
+        host.upstream = process.upstream
+        self.measure(host)
+        if host.stopping is None:
+            self._ready(host)
+        await process.exited
+
+    async def _start(self, host: Host) -> HostProcess:
+        path = self._log_dir / f"{'spare' if host.entry is None else host.name}.log"
+        process = host.process = await HostProcess.start(
+            host.kind,
+            directory=self._owner.parent,
+            log_path=path,
+            orphan_grace_s=self.orphan_grace_s,
+            owner=self._owner,
+            env=os.environ,
+        )
+        log.info("host.started", host=host.number, profile=host.name, pid=process.pid)
+        self._record()
+        return process
+
+    async def _find(self, host: Host) -> HostProcess:
+        """Take over what the ledger says, and insist that it is what it should be.
+
+        Raises:
+            HostFailedError: It is not; it has to be ended.
+        """
+        record = host.found
+        assert record is not None, "only what was found is looked for"  # noqa: S101
+        host.peak_bytes = record.peak_bytes
+        process = host.process = HostProcess.found(
+            pid=record.pid, kind=host.kind, instance=record.instance,
+            directory=self._owner.parent, log_path=Path(record.log),
+        )  # fmt: skip
+        if host.stopping is not None:
+            return process
+        # One that loads may answer nothing until it is done.
+        ready = record.known.ready_s is not None or host.entry is None
+        launch = host.entry.launch if host.entry is not None else None
+        await process.attach(ATTACH_S if ready or launch is None else launch.load_timeout_s)
+        await process.settled()
+        known = record.known
+        if (process.state, process.fingerprint or "") != (
+            "ready" if known.profile is not None else "prepared",
+            known.fingerprint,
+        ):
+            raise HostFailedError(process.failure(f"the host that was left is {process.state}"))
+        return process
+
+    async def _assignment(self, host: Host, process: HostProcess) -> None:
+        """Wait for the spare's profile; its own end comes as a failure."""
+        await asyncio.wait((host.assigned, process.exited), return_when=asyncio.FIRST_COMPLETED)
+        if process.exited.done():
+            raise HostFailedError(process.failure())
+        process.rename_log(self._log_dir / f"{host.name}.log")
+        self._record()
+
+    async def _load(self, host: Host, process: HostProcess, entry: Entry) -> None:
         assert entry.launch is not None, "only remote profiles have none"  # noqa: S101
 
         def on_progress(fraction: float) -> None:
             host.progress = fraction
 
-        host.upstream = await process.load(entry.launch, entry.residency.fingerprint, on_progress)
+        await process.load(entry.launch, _mark(entry), on_progress)
         host.progress = None
-        self.measure(host)
-        if host.stopping is None:
-            self._post(HostReady(host.number))
-        await process.exited
 
-    async def _assignment(self, host: Host, process: HostProcess) -> Entry:
-        """Wait for the spare's profile; its own end comes as a failure."""
-        await asyncio.wait((host.assigned, process.exited), return_when=asyncio.FIRST_COMPLETED)
-        if process.exited.done():
-            raise HostFailedError(process.failure())
-        return host.assigned.result()
+    def _ready(self, host: Host) -> None:
+        self._post(HostReady(host.number))
+        host.settled.set()
+        self._record()
 
     async def _end(self, host: Host) -> None:
         """Stop and reap; waits as long as it takes, since its memory is charged so long."""
@@ -258,3 +335,8 @@ class Hosting:
         for host in self:
             if host.process is not None:
                 host.process.kill()
+
+
+def _mark(entry: Entry) -> str:
+    """What a host of *entry* is told that it honours."""
+    return entry.residency.fingerprint

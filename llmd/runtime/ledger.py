@@ -38,8 +38,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     started: float
     instance: str
     log: str
-    mark: str | None = None
-    """Under which name its high-water mark is learned."""
     peak_bytes: int = 0
     known: Survivor
 

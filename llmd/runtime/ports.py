@@ -2,18 +2,20 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Coroutine
+import socket
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psutil
 import structlog
 
 from llmd.config.models import Config
-from llmd.errors import PortInUseError
+from llmd.errors import LlmdError, PortInUseError
 from llmd.proxy.gate import Gate
 from llmd.proxy.guard import Guard
 from llmd.proxy.limits import Limits
-from llmd.proxy.listener import PortListener
+from llmd.proxy.listener import PortListener, Standing
 from llmd.proxy.pool import UpstreamPool
 from llmd.proxy.service import OnRate
 
@@ -24,11 +26,28 @@ RETRY_S: Final = 5.0
 log = structlog.get_logger("llmd.ports")
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What was open before this daemon was: a service manager's sockets, or an earlier image's.
+
+    Attributes:
+        standing: Sockets by port.
+        managed: Ports that a service manager holds, whatever becomes of this process.
+        keep: Leaves the sockets of a port with the service manager, for the next start; None when
+            there is none.
+    """
+
+    standing: Mapping[int, Standing] = field(default_factory=dict)
+    managed: frozenset[int] = frozenset()
+    keep: Callable[[int, Sequence[socket.socket]], None] | None = None
+
+
 class Ports:
-    """One listener for each port of the configuration.
+    """One listener for each port of the configuration, and for each that is held for us.
 
     A port that another program holds hinders no other: it is tried again until it is free, and
-    `errors` says meanwhile who has it.
+    `errors` says meanwhile who has it. A port that a service manager holds stays open although the
+    configuration has none of that number any more, since nobody but us would answer there.
     """
 
     def __init__(
@@ -37,8 +56,11 @@ class Ports:
         pool: UpstreamPool,
         spawn_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any]],
         on_rate: OnRate,
+        held: Held,
     ) -> None:
         self._gate = gate
+        self._held = held
+        self._standing = dict(held.standing)
         self._pool = pool
         self._spawn_task = spawn_task
         self._on_rate = on_rate
@@ -46,6 +68,11 @@ class Ports:
         self._listen: tuple[str, ...] = ()
         self._retry: asyncio.Task[Any] | None = None
         self.errors: dict[int, PortInUseError] = {}
+
+    @property
+    def managed(self) -> frozenset[int]:
+        """Ports that the service manager holds."""
+        return self._held.managed
 
     def addresses(self, port: int) -> tuple[str, ...]:
         """Where *port* is open; empty when it is not."""
@@ -57,12 +84,13 @@ class Ports:
         Raises:
             PortInUseError: Every port is taken, and none was open before.
         """
-        wanted = {profile.port for profile in config.profiles.values()}
-        if config.gateway is not None:
-            wanted.add(config.gateway.port)
-        stale = set(self._listeners) - wanted if config.listen == self._listen else self._listeners
-        for port in tuple(stale):
+        wanted = ports_of(config) | self.managed
+        moved = config.listen != self._listen and bool(self._listen)
+        stale = {port for port in self._listeners if port not in wanted or moved} - self.managed
+        for port in stale:
             self._listeners.pop(port).close()
+        for port in set(self._standing) - wanted:
+            _close(self._standing.pop(port))
         self._listen = config.listen
         guard, limits = terms_of(config)
         for listener in self._listeners.values():
@@ -79,8 +107,12 @@ class Ports:
     async def _open_one(self, port: int, config: Config) -> None:
         guard, limits = terms_of(config)
         listener = PortListener(port, self._gate, guard, self._pool, limits, on_rate=self._on_rate)
+        standing = self._standing.pop(port, None)
         try:
-            await listener.start(hosts=config.listen)
+            if standing is None:
+                await listener.start(hosts=config.listen)
+            else:
+                await listener.start(sockets=standing.listening)
         except OSError as error:
             listener.close()
             if port not in self.errors:
@@ -89,7 +121,13 @@ class Ports:
             return
         self.errors.pop(port, None)
         self._listeners[port] = listener
-        log.info("port.opened", port=port, addresses=config.listen)
+        for client, unread in () if standing is None else standing.clients:
+            await listener.adopt(client, unread)
+        if self._held.keep is not None and port not in self.managed:
+            self._held.keep(port, listener.listening)
+        log.info(
+            "port.opened", port=port, addresses=self.addresses(port), taken_over=bool(standing)
+        )
 
     async def _try_again(self, config: Config) -> None:
         while self.errors:
@@ -104,6 +142,31 @@ class Ports:
         for listener in self._listeners.values():
             listener.stop_accepting()
 
+    # --- leaving the ports to the next daemon ---------------------------------------------------
+
+    def hold(self) -> None:
+        """Begin nothing more: connections wait, what has begun goes on. Idempotent."""
+        if self._retry is not None:
+            self._retry.cancel()
+        for listener in self._listeners.values():
+            listener.hold()
+
+    async def settle(self, *, timeout_s: float) -> bool:
+        """Wait until all that has begun is over; False when *timeout_s* was not enough."""
+        settled = [listener.settle(timeout_s) for listener in self._listeners.values()]
+        return all(await asyncio.gather(*settled))
+
+    def end_all(self, error: LlmdError) -> None:
+        """End with *error* what has begun and is not over."""
+        for listener in self._listeners.values():
+            listener.end_all(error)
+
+    def hand_over(self) -> dict[int, Standing]:
+        """Give away the open sockets and the idle connections, by port; after `settle`."""
+        return {port: listener.hand_over() for port, listener in self._listeners.items()}
+
+    # --- the end --------------------------------------------------------------------------------
+
     async def drain(self, *, timeout_s: float) -> None:
         """Wait for answers that are still being written."""
         drains = [listener.drain(timeout_s) for listener in self._listeners.values()]
@@ -116,6 +179,20 @@ class Ports:
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
+        for standing in self._standing.values():
+            _close(standing)
+        self._standing.clear()
+
+
+def ports_of(config: Config) -> set[int]:
+    """Every port that *config* names."""
+    ports = {profile.port for profile in config.profiles.values()}
+    return ports if config.gateway is None else ports | {config.gateway.port}
+
+
+def _close(standing: Standing) -> None:
+    for sock in (*standing.listening, *(client for client, _ in standing.clients)):
+        sock.close()
 
 
 def terms_of(config: Config) -> tuple[Guard, Limits]:

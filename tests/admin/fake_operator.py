@@ -36,6 +36,7 @@ class FakeOperator:
         self.stages: list[tuple[str, float | None]] = [("weights", 0.5), ("weights", 1.0)]
         self.done: queue.Queue[str] = queue.Queue()
         self.calls: list[tuple[Any, ...]] = []
+        self.restarts = 0
         self.event_log = EventLog()
         self.line_log = LineLog()
         self.on_stop: Callable[[], None] = lambda: None
@@ -99,6 +100,7 @@ class FakeOperator:
         return wire.Status(
             version="0.1.0",
             pid=self._pid,
+            restarts=self.restarts,
             uptime_s=11_534.0,
             budget=wire.Budget(
                 total_bytes=48 * GIB,
@@ -227,6 +229,11 @@ class FakeOperator:
             unchanged=("code",),
             warnings=("lab: no weights",),
         )
+
+    async def restart(self) -> wire.RestartReport:
+        self.calls.append(("restart",))
+        self.restarts += 1
+        return wire.RestartReport(restarts=self.restarts - 1)
 
     def stop(self) -> None:
         self.calls.append(("stop",))

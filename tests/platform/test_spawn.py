@@ -158,12 +158,30 @@ def test_waiting_may_be_limited(start):
 
 
 def test_end_of_an_adopted_process_is_noticed_without_its_status(start, tmp_path):
-    child = start(SLEEPER)
+    argv = [sys.executable, "-S", "-c", SLEEPER]
+    parent = start(
+        f"import os, sys; print(os.posix_spawn({argv[0]!r}, {argv}, {{}}, setsid=True), flush=True)"
+    )
+    assert parent.wait(10) == Exit(code=0)
     wait_for_line(tmp_path / "log", "up")
-    adopted = adopt(child.pid)
+    orphan = int(next(w for w in (tmp_path / "log").read_text().split() if w.isdigit()))
+    adopted = adopt(orphan)
     assert adopted.kill(signal.SIGTERM)
     assert adopted.wait(10) == Exit()
-    assert child.wait(10) == Exit(signal="SIGTERM")
+    assert gone(orphan)
+
+
+def test_adopted_process_that_is_our_own_child_is_reaped_with_its_status(tmp_path):
+    """An earlier image of this process started it."""
+    argv = [sys.executable, "-S", "-c", SLEEPER]
+    out = (os.POSIX_SPAWN_OPEN, 1, os.fspath(tmp_path / "log"), os.O_CREAT | os.O_WRONLY, 0o600)
+    child = os.posix_spawn(argv[0], argv, {}, setsid=True, file_actions=[out])
+    wait_for_line(tmp_path / "log", "up")
+    adopted = adopt(child)
+    assert adopted.kill(signal.SIGTERM)
+    assert adopted.wait(10) == Exit(signal="SIGTERM")
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child, os.WNOHANG)
 
 
 def test_adopting_a_process_that_is_gone_reports_its_end(start):

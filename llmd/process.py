@@ -1,0 +1,227 @@
+"""The daemon together with its file, its admin socket, its signals and its service manager."""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+import llmd
+from llmd.admin import wire
+from llmd.admin.daemon_operator import DaemonOperator
+from llmd.admin.server import AdminServer
+from llmd.admin.socket import ControlSocket
+from llmd.config.load import load_config
+from llmd.config.models import Config
+from llmd.errors import ConfigError, LlmdError, RestartRefusedError
+from llmd.platform import service as manager
+from llmd.platform.activation import port_name
+from llmd.platform.notify import Notifier
+from llmd.platform.run import run
+from llmd.runtime.daemon import Daemon
+from llmd.runtime.departure import Way
+from llmd.runtime.handover import Handover
+from llmd.runtime.learned import Learned
+from llmd.runtime.ledger import Ledger
+from llmd.runtime.log import EventLog, LineLog
+from llmd.runtime.ports import Held
+from llmd.runtime.watch import watch
+
+
+CHECK_S: Final = 60.0
+"""For the next image to show that it can start; imports take a second."""
+
+log = structlog.get_logger("llmd")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where this daemon's files are."""
+
+    config_file: Path
+    log_dir: Path
+    state_dir: Path
+
+
+class DaemonProcess:
+    """Joins the parts and runs them."""
+
+    def __init__(
+        self,
+        config: Config,
+        places: Places,
+        control: ControlSocket,
+        lines: LineLog,
+        left: Handover,
+        notifier: Notifier,
+    ) -> None:
+        """Keep the parts; `run` joins them. *left* is what was open before this image."""
+        self._config = config
+        self._places = places
+        self._control = control
+        self._lines = lines
+        self._left = left
+        self._notifier = notifier
+        self._daemon: Daemon
+        self._operator: DaemonOperator
+
+    async def run(self, hints: str) -> Handover | None:
+        """Serve until stopped by a signal or an administrator; print *hints* when it does.
+
+        Returns what the next image of this process gets, when it is to be restarted.
+        """
+        self._daemon = daemon = Daemon(
+            self._config,
+            learned=Learned.load(self._places.state_dir / "footprints.json"),
+            ledger=Ledger.beside(self._places.state_dir, self._control.path),
+            owner=self._control.path,
+            log_dir=self._places.log_dir,
+            events=EventLog(),
+            held=Held(
+                self._left.standing,
+                self._left.managed,
+                lambda port, sockets: self._notifier.store(port_name(port), sockets),
+            ),
+        )
+        self._operator = DaemonOperator(
+            daemon,
+            config_path=self._places.config_file,
+            socket_path=self._control.path,
+            lines=self._lines,
+            reload=self._reload,
+            restart=self._restart,
+            manager=self._left.manager,
+            restarts=self._left.restarts,
+        )
+        self._on_signals()
+        async with contextlib.AsyncExitStack() as door:
+            await daemon.run(lambda: self._announce(door, hints))
+            if daemon.departure.way != "restart":
+                self._notifier.stopping()
+                return None
+            self._notifier.reloading()
+            admin, lock = self._control.hand_over()
+            return Handover(
+                standing=daemon.departure.standing, managed=daemon.ports.managed,
+                admin=admin, lock=lock, admin_managed=self._control.managed,
+                manager=self._left.manager, restarts=self._left.restarts + 1,
+            )  # fmt: skip
+
+    def _on_signals(self) -> None:
+        loop, spawn_task = asyncio.get_running_loop(), self._daemon.spawn_task
+        loop.add_signal_handler(signal.SIGINT, lambda: self._daemon.depart("stop"))
+        loop.add_signal_handler(signal.SIGTERM, lambda: spawn_task(self._terminated()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: spawn_task(self._reload_quietly()))
+
+    async def _terminated(self) -> None:
+        """SIGTERM: a service manager that restarts us wants the hosts kept, all others do not.
+
+        Where there is no telling, hosts are left: nobody adopts them, they end after their grace.
+        """
+        under = self._left.manager
+        if under is None:
+            self._daemon.depart("stop")
+            return
+        limit_s, restarting = await asyncio.gather(
+            asyncio.to_thread(manager.stop_limit_s, under),
+            asyncio.to_thread(manager.is_being_restarted, under),
+        )
+        log.info("daemon.terminated", manager=under, restarting=restarting, limit_s=limit_s)
+        way: Way = "stop" if restarting is False else "leave"
+        self._daemon.depart(way, within_s=inf if limit_s is None else limit_s)
+
+    async def _announce(self, door: contextlib.AsyncExitStack, hints: str) -> None:
+        """Everything is in place: let administrators in, and tell whoever waits for that."""
+        daemon = self._daemon
+        await door.enter_async_context(AdminServer(self._operator, self._control))
+        daemon.spawn_task(self._watch())
+        if daemon.learned.warning is not None:
+            log.warning("footprints.unreadable", reason=daemon.learned.warning)
+        gc.collect()
+        gc.freeze()  # what start-up made lives as long as the daemon: later collections pass it by
+        self._notifier.ready(f"{len(daemon.config.profiles)} profiles")
+        log.info(
+            "daemon.started",
+            version=llmd.__version__,
+            config=str(self._places.config_file),
+            socket=str(self._control.path),
+            budget_bytes=daemon.catalogue.rules.budget_bytes,
+            manager=self._left.manager,
+            restarts=self._left.restarts,
+        )
+        if hints:
+            print(hints, flush=True)  # noqa: T201
+
+    async def _watch(self) -> None:
+        watching = self._daemon.spawn_task(
+            watch(self._daemon, self._places.config_file, self._reload_quietly)
+        )
+        await self._daemon.departure.ended.wait()
+        watching.cancel()
+
+    # --- reload and restart ---------------------------------------------------------------------
+
+    async def _restart(self) -> wire.RestartReport:
+        """Begin to re-execute this process, once the next image has shown that it can start.
+
+        Raises:
+            RestartRefusedError: It cannot; nothing was changed.
+        """
+        ran = await asyncio.to_thread(
+            run, [sys.executable, *sys.orig_argv[1:], "--check"], timeout_s=CHECK_S
+        )
+        if not ran.ok:
+            words = " / ".join(ran.output.strip().splitlines()[-3:])
+            raise RestartRefusedError(
+                f"llmd would not start again: {words or 'it said nothing'}",
+                remedy="mend that first; the running daemon goes on as it was",
+            )
+        self._daemon.depart("restart")
+        return wire.RestartReport(restarts=self._left.restarts)
+
+    async def _reload_quietly(self) -> None:
+        """Reload on a signal or a changed file: what is wrong with it goes to the log."""
+        try:
+            await self._reload()
+        except LlmdError as error:
+            log.error("config.refused", reason=error.message, remedy=error.remedy)
+
+    async def _reload(self) -> wire.ReloadReport:
+        """Read the file again and apply the difference.
+
+        Raises:
+            ConfigError: The file is bad; nothing was changed, and `status` says so until it is
+                mended.
+        """
+        try:
+            config = await asyncio.to_thread(load_config, self._places.config_file)
+        except ConfigError as error:
+            self._operator.config_error = error.message
+            raise
+        self._operator.config_error = None
+        before, catalogue = await self._daemon.replace(config)
+        old, new = before.profiles, config.profiles
+        report = wire.ReloadReport(
+            added=tuple(name for name in new if name not in old),
+            removed=tuple(name for name in old if name not in new),
+            changed=(
+                *(name for name in new if name in old and new[name] != old[name]),
+                *(
+                    key
+                    for key in Config.model_fields
+                    if key != "profiles" and getattr(before, key) != getattr(config, key)
+                ),
+            ),
+            unchanged=tuple(name for name in new if old.get(name) == new[name]),
+            warnings=catalogue.warnings,
+        )
+        log.info(
+            "config.reloaded", added=report.added, removed=report.removed, changed=report.changed
+        )
+        return report
