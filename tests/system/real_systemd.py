@@ -6,8 +6,9 @@ network is the machine's: a test reaches the ports directly. Root is needed, and
 """
 
 import os
+import re
+import select
 import shutil
-import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -64,6 +65,9 @@ def missing():
     lacking = [tool for tool in TOOLS if not shutil.which(tool)]
     if lacking:
         return f"not installed: {', '.join(lacking)}"
+    release = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    if release < (5, 14):
+        return "Linux before 5.14 cannot end a control group at once"
     return None if _cgroup2() else "there is no cgroup v2"
 
 
@@ -165,14 +169,14 @@ class RealSystemd:
         self.run("systemctl", "--system", "stop", "user.service")
 
     def _end(self):
-        # Everything in there dies with its init; then `unshare` ends, and `timeout`. Without an
-        # init yet, `unshare` is in the group of `timeout` and takes its child along.
-        if self._process.poll() is None:
-            if self.pid is not None:
-                os.kill(self.pid, signal.SIGKILL)
-            else:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(10)
+        (self._group / "cgroup.kill").write_text("1")
+        self._process.wait(10)  # `timeout`, whose child is gone
+        with (self._group / "cgroup.events").open() as events:
+            change = select.poll()
+            change.register(events, select.POLLPRI)
+            while "populated 1" in events.read():
+                change.poll(1000)
+                events.seek(0)
         for directory, _, _ in os.walk(self._group, topdown=False):
             Path(directory).rmdir()
 
