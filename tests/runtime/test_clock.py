@@ -1,12 +1,16 @@
 """Sleep is told from the two clocks of the system."""
 
 import asyncio
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 import uvloop
 
+from llmd.core.events import RequestFinished, Ticked
 from llmd.runtime import clock
 from llmd.runtime.clock import NAP_S, Naps, time_limit
+from llmd.runtime.daemon import Daemon
 
 
 class FakeMachine:
@@ -93,3 +97,14 @@ def test_limit_holds_on_the_loop_of_the_daemon():
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, pytest.raises(TimeoutError):
         runner.run(late())
+
+
+def test_daemon_hears_of_a_sleep_before_the_event_that_ended_it(machine):
+    handled = []
+    daemon = Daemon.__new__(Daemon)
+    daemon._queue, daemon._dispatching, daemon._naps = deque(), False, Naps(machine)
+    daemon.scheduler = SimpleNamespace(handle=lambda event, *, now: handled.append(event) or [])
+    daemon.dispatch(RequestFinished(1))
+    machine.asleep_s += 3600
+    daemon.dispatch(RequestFinished(2))
+    assert handled == [RequestFinished(1), Ticked(slept_s=3600), RequestFinished(2)]
