@@ -12,7 +12,7 @@ Started with the path of its admin socket. A connection to any of its sockets se
 
 It reads these variables:
 
-    TINY_LINGERS_S  seconds that it takes to stop, and asks for
+    TINY_LINGERS_S  seconds that it takes to stop; it asks for one more
     TINY_NOTES      a file; before it stops it asks systemd for its jobs, and writes them there
 """
 
@@ -114,7 +114,7 @@ class TinyService:
             argv = ["systemctl", "--user", "list-jobs", "--no-legend", "--plain"]
             Path(notes).write_bytes(subprocess.check_output(argv))
         if lingers_s := float(os.environ.get("TINY_LINGERS_S", "0")):
-            self.notifier.extend(lingers_s)
+            self.notifier.extend(lingers_s + 1)
             select.select([], [], [], lingers_s)
 
 
