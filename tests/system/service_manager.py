@@ -92,6 +92,7 @@ class ServiceManager:
         self._open.callback(self._notify.close)
         self._changed = threading.Condition()
         self._job = None
+        self._down = True
         self._closed = False
         self._runner = None
         self._reader = threading.Thread(target=self._read, name="notifications")
@@ -115,7 +116,7 @@ class ServiceManager:
         if self._runner is not None:
             self._runner.join(1)
             assert not self._runner.is_alive(), "it runs already, or is about to"
-        self._job = None
+        self._job, self._down = None, False
         before = len(self.starts)
         self._runner = threading.Thread(target=self._run, name="service")
         self._runner.start()
@@ -150,7 +151,8 @@ class ServiceManager:
 
     def wait_ready(self, timeout=30):
         """Until the latest run is ready, whichever that is by then; returns it."""
-        self.wait_until(lambda: self.running and self.current.state == "active", timeout)
+        self.wait_until(lambda: self._down or self.current.state == "active", timeout)
+        assert not self._down, f"it ended, and stays down: {self.current}\n{self.log()}"
         return self.current
 
     def wait_until(self, condition, timeout=30):
@@ -182,7 +184,7 @@ class ServiceManager:
             self._runner.join()
         self._notify.wake()
         self._reader.join()
-        self._close_stored()
+        self._go_down()
         self._open.close()
         if self._admin is not None and self._pass_sockets:
             self._admin.unlink(missing_ok=True)
@@ -224,7 +226,7 @@ class ServiceManager:
                     lambda: self._closed, self._restart_delay_s
                 ):
                     break
-        self._close_stored()
+        self._go_down()
 
     def _spawn(self):
         passed = [*self._listeners, *(s for kept in self.stored.values() for s in kept)]
@@ -336,12 +338,14 @@ class ServiceManager:
         else:
             sock.close()
 
-    def _close_stored(self):
+    def _go_down(self):
         with self._changed:
             for sockets in self.stored.values():
                 for sock in sockets:
                     sock.close()
             self.stored.clear()
+            self._down = True
+            self._changed.notify_all()
 
 
 def _failed(code):
