@@ -229,7 +229,7 @@ def _tell(
     invocation: Invocation, service: "Service", did: list[str], status: "wire.Status", *, undo: str
 ) -> None:
     """Say what was done, what came of it, and how to undo it."""
-    closed = [f"port {port.port}: {port.error}" for port in status.ports if port.error]
+    closed = [port.error for port in status.ports if port.error]
     advice = [f"{what} (`{command}`)" for what, command in service.advice()]
     if invocation.as_json:
         document: dict[str, Any] = {

@@ -28,6 +28,9 @@ QUICK_S: Final = 3.0
 CHANGE_S: Final = 180.0
 """A start waits until the daemon is ready (90 s), a restart for the end of its predecessor too."""
 
+_BIND: Final = "listening socket"
+"""In what systemd says of an address that it cannot listen on."""
+
 _PROPERTIES: Final = (
     "LoadState",
     "ActiveState",
@@ -68,13 +71,8 @@ class UserUnits:
         return all(read_if_there(path) == text for path, text in self._rendered(definition).items())
 
     def log_lines(self, count: int) -> list[str]:
-        """The last *count* lines of the journal about both units."""
-        units = [f"--unit={unit}" for unit in UNITS]
-        ran = self._run(
-            ("journalctl", "--user", *units, f"--lines={count}", "--output=cat", "--no-pager"),
-            CALL_S,
-        )
-        return ran.output.splitlines()[-count:] if ran.ok else []
+        """The last *count* lines that the daemon printed, without what systemd says about it."""
+        return self._journal(f"--unit={SERVICE}", "--identifier=llmd", lines=count)
 
     def state(self) -> ServiceState:
         """What systemd says.
@@ -143,6 +141,7 @@ class UserUnits:
         removed = [path for path in self.files if remove(path)]
         if removed:
             self._must("daemon-reload")
+            self._systemctl("reset-failed", *UNITS)  # else what failed last is listed for ever
         return did + [f"removed {path}" for path in removed]
 
     def start(self) -> list[str]:
@@ -208,8 +207,23 @@ class UserUnits:
     def _change(self, verb: str, *units: str) -> None:
         ran = self._systemctl(verb, *units, timeout_s=CHANGE_S)
         if not ran.ok:
-            last = next(reversed(self.log_lines(1)), "")
-            raise _failure(verb, ran, last=last)
+            raise _failure(verb, ran, last=self._last_words())
+
+    def _last_words(self) -> str:
+        """Why a unit failed: what systemd says of the sockets, or else the daemon of itself."""
+        if self._show(SOCKET).get("ActiveState") == "failed":
+            refused = [
+                line for line in self._journal(f"--unit={SOCKET}", lines=20) if _BIND in line
+            ]
+            return next(reversed(refused), "")
+        return " / ".join(line.strip() for line in self.log_lines(2))
+
+    def _journal(self, *which: str, lines: int) -> list[str]:
+        ran = self._run(
+            ("journalctl", "--user", *which, f"--lines={lines}", "--output=cat", "--no-pager"),
+            CALL_S,
+        )
+        return ran.output.splitlines()[-lines:] if ran.ok else []
 
     def _systemctl(self, *arguments: str, timeout_s: float = CALL_S) -> Ran:
         return self._run(("systemctl", "--user", *arguments), timeout_s)

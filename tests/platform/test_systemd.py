@@ -245,20 +245,31 @@ def test_uninstall_stops_disables_and_removes(desk):
         f"removed {at.units.service}",
         f"removed {at.units.socket}",
     ]
-    assert at.systemctl.changes() == [f"stop {BOTH}", f"disable {BOTH}", "daemon-reload"]
+    assert at.systemctl.changes() == [
+        f"stop {BOTH}",
+        f"disable {BOTH}",
+        "daemon-reload",
+        f"reset-failed {BOTH}",
+    ]
     at.systemctl.calls.clear()
     assert at.units.uninstall() == []
     assert at.systemctl.changes() == []
 
 
 def test_start_that_fails_tells_the_last_words_and_where_to_look(desk):
-    at = desk(journal="127.0.0.1:8081: Address already in use\n")
-    at.systemctl.answers["start"] = [fails(1, "Job for llmd.socket failed.\n")]
-    with pytest.raises(
-        ServiceError, match=r"Job for llmd.socket failed.*Address already"
-    ) as caught:
+    at = desk(journal="llmd: the state is unreadable\n  mend it\n")
+    at.systemctl.answers["start"] = [fails(1, "Job for llmd.service failed.\n")]
+    with pytest.raises(ServiceError, match=r"llmd.service failed.*unreadable / mend it") as caught:
         at.install()
     assert "journalctl --user -u llmd" in caught.value.remedy
+
+
+def test_port_that_is_taken_is_named(desk):
+    taken = "llmd.socket: Failed to create listening socket (127.0.0.1:8081): Address in use\n"
+    at = desk(failed=["llmd.socket"], journal=f"{taken}llmd.socket: Failed with result.\n")
+    at.systemctl.answers["start"] = [fails(1, "Job for llmd.socket failed.\n")]
+    with pytest.raises(ServiceError, match=r"llmd.socket failed.*127\.0\.0\.1:8081"):
+        at.units.start()
 
 
 def test_user_without_systemd_is_told_how_to_get_at_it(desk):
