@@ -31,7 +31,7 @@ from llmd.runtime.learned import Learned
 from llmd.runtime.ledger import Ledger
 from llmd.runtime.log import EventLog, LineLog
 from llmd.runtime.ports import Held
-from llmd.runtime.watch import watch
+from llmd.runtime.watch import Watch
 
 
 CHECK_S: Final = 60.0
@@ -159,9 +159,11 @@ class DaemonProcess:
             print(hints, flush=True)  # noqa: T201
 
     async def _watch(self) -> None:
-        watching = self._daemon.spawn_task(
-            watch(self._daemon, self._places.config_file, self._reload_quietly)
-        )
+        watch = Watch(
+            self._daemon, self._places.config_file, self._reload_quietly,
+            beat=self._notifier.watchdog, beat_s=self._notifier.watchdog_s,
+        )  # fmt: skip
+        watching = self._daemon.spawn_task(watch.run())
         await self._daemon.departure.ended.wait()
         watching.cancel()
 

@@ -56,6 +56,9 @@ def serve(
         config = load_config(config_path)
         if check:
             return 0
+        for directory in (places.log_dir, places.state_dir):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lines = configure(level, log_file=places.log_dir / "llmd.log")
         left = handover.read() or Handover.of_manager(
             inherited(ports_of(config), socket_path), under
         )
@@ -67,12 +70,11 @@ def serve(
         return manager.exit_status_for_final_failure(under)
     except LlmdError as error:
         return complain(error)
+    except OSError as error:
+        return complain(LlmdError(f"llmd cannot start: {error}"))
     notifier = Notifier.from_environ()
+    raise_file_limit()
     try:
-        for directory in (places.log_dir, places.state_dir):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        raise_file_limit()
-        lines = configure(level, log_file=places.log_dir / "llmd.log")
         daemon = DaemonProcess(config, places, control, lines, left, notifier)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             to_next = runner.run(daemon.run(hints_for(config, socket_path) if hints else ""))

@@ -22,7 +22,7 @@ ALLOWED = {
     "proxy": {"config", "core"},
     "engines": {"config", "core", "hosts", "proxy"},  # of hosts, the protocol; of proxy, the gate
     "runtime": {"config", "core", "engines", "hosts", "platform", "proxy", "weights"},
-    "admin": {"config", "core", "runtime"},
+    "admin": {"config", "core", "platform", "runtime"},
     "cli": {"admin", "config", "platform"},
     "process": {"admin", "config", "platform", "runtime"},
     "serve": {"admin", "config", "platform", "process", "runtime"},
@@ -33,6 +33,7 @@ ONLY = {
     ("engines", "hosts"): {"llmd.hosts.protocol"},
     ("engines", "proxy"): {"llmd.proxy.gate"},
     ("runtime", "hosts"): {"llmd.hosts.protocol"},
+    ("admin", "platform"): {"llmd.platform.service"},
     # The service files and who listens; everything else is the daemon's to tell.
     ("cli", "platform"): {"llmd.platform.service", "llmd.platform.definition"},
 }

@@ -14,6 +14,7 @@ from llmd.admin.metrics import prometheus_text
 from llmd.admin.operator import Progress
 from llmd.core.snapshot import PortView, ProfileView, Snapshot
 from llmd.errors import describe_bytes
+from llmd.platform.service import Manager
 from llmd.runtime import clock
 from llmd.runtime.daemon import Daemon
 from llmd.runtime.log import LineLog
@@ -37,7 +38,7 @@ class DaemonOperator:
         lines: LineLog,
         reload: Callable[[], Awaitable[wire.ReloadReport]],
         restart: Callable[[], Awaitable[wire.RestartReport]],
-        manager: str | None,
+        manager: Manager | None,
         restarts: int,
     ) -> None:
         """Join the parts; *reload* reads the configuration file again and applies it."""

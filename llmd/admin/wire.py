@@ -125,8 +125,8 @@ class Status(Wire, frozen=True, kw_only=True):
     stopping: bool = False
     restarts: int = 0
     """How often this process has re-executed itself."""
-    manager: str | None = None
-    """The service manager that it runs under: `launchd`, `systemd`, `other`."""
+    manager: Literal["launchd", "systemd", "other"] | None = None
+    """The service manager that it runs under."""
     warnings: tuple[str, ...] = ()
 
 

@@ -284,7 +284,7 @@ def stop(invocation: Invocation, *, no_wait: bool, timeout: float | None) -> Non
             f"llmd (pid {report.pid}) still runs after {describe_seconds(timeout or 0.0)}",
             remedy="it ends once the requests in flight are finished; see `llmd-ctl status`",
         )
-    if manager in ("launchd", "systemd"):
+    if manager is not None and manager != "other":
         # Without this the next connection to one of its ports would start it again.
         from llmd.platform import service
 

@@ -171,14 +171,15 @@ class Host:
         """End the process here and now: the kernel frees faster than any destructor."""
         self._state = "stopping"
         log.info("ending with status %d: %s", code, reason)
+        # First: stopping an engine that nobody attends to may end this process, too.
+        with contextlib.suppress(OSError):
+            self._control.unlink()
+        if self._upstream and "path" in self._upstream:
+            with contextlib.suppress(OSError):
+                Path(self._upstream["path"]).unlink()
         try:
             self._engine.stop(attended=bool(self._peers))
         finally:
-            with contextlib.suppress(OSError):
-                self._control.unlink()
-            if self._upstream and "path" in self._upstream:
-                with contextlib.suppress(OSError):
-                    Path(self._upstream["path"]).unlink()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

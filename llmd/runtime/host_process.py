@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,11 @@ _EXIT_FOLLOWS_S: Final = 0.5
 def is_host_of(words: Sequence[str], owner: Path) -> bool:
     """Whether a command line is that of a host that the daemon on *owner* started."""
     return list(HOST_PROGRAM) == words[1:3] and f"--owner={owner}" in words
+
+
+def sockets_of(words: Sequence[str]) -> list[Path]:
+    """The sockets that a host's command line names."""
+    return [Path(path) for option, path in pairwise(words) if option in ("--control", "--upstream")]
 
 
 class HostFailedError(Exception):

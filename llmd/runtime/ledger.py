@@ -22,7 +22,7 @@ import structlog
 from llmd.core.events import Past, Stock, Survivor
 from llmd.platform.identity import arguments, boot_id, started
 from llmd.platform.spawn import Child, adopt
-from llmd.runtime.host_process import is_host_of
+from llmd.runtime.host_process import is_host_of, sockets_of
 from llmd.runtime.statefile import read_state, write_state
 
 
@@ -161,8 +161,11 @@ def strays(owner: Path, known: Collection[int]) -> list[Child]:
         with contextlib.suppress(psutil.Error, OSError):
             words = process.cmdline()
             if is_host_of(words, owner) and os.getpgid(process.pid) == process.pid:
-                found.append(adopt(process.pid))
-    for child in found:
+                found.append((adopt(process.pid), words))
+    for child, words in found:
         log.warning("host.unknown", pid=child.pid, reason="no ledger knows it; it is ended")
         child.kill(signal.SIGKILL)
-    return found
+        for path in sockets_of(words):
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return [child for child, _ in found]

@@ -35,6 +35,8 @@ class Watch:
         config_file: Path,
         reload: Callable[[], Awaitable[object]],
         *,
+        beat: Callable[[], None] = lambda: None,
+        beat_s: float | None = None,
         pressure: Callable[[], str | None] = pressure,
         keep_awake: KeepAwake | None = None,
         now: Callable[[], float] = clock.now,
@@ -45,6 +47,8 @@ class Watch:
             daemon: Told of what is found.
             config_file: Its configuration.
             reload: Called when the file changes; does not raise for what is wrong in it.
+            beat: Called each round: the event loop turns.
+            beat_s: How often at least; None whenever it suits.
             pressure: Why memory is short, or None.
             keep_awake: Told each round whether there is work, while `keep_awake` is set.
             now: Seconds on a monotonic clock.
@@ -52,6 +56,8 @@ class Watch:
         self._daemon = daemon
         self._config_file = config_file
         self._reload = reload
+        self._beat = beat
+        self._round_s = ROUND_S if beat_s is None else min(ROUND_S, beat_s)
         self._pressure = pressure
         self._keep_awake = KeepAwake() if keep_awake is None else keep_awake
         self._now = now
@@ -62,7 +68,7 @@ class Watch:
         """Look around every `ROUND_S` seconds until cancelled."""
         try:
             while True:
-                await asyncio.sleep(ROUND_S)
+                await asyncio.sleep(self._round_s)
                 await self.look()
         finally:
             # Before the daemon re-executes itself, too: it keeps the pid that the holder watches.
@@ -71,6 +77,7 @@ class Watch:
     async def look(self) -> None:
         """One round."""
         daemon = self._daemon
+        self._beat()
         daemon.dispatch(Ticked())  # on Linux timers stand still during sleep; see `clock.Naps`
         for host in daemon.hosting:
             daemon.hosting.measure(host)
@@ -82,6 +89,7 @@ class Watch:
             port.in_flight or port.queued for port in daemon.snapshot().ports
         )
         self._keep_awake.mind(busy=busy)
+        daemon.record()
         await self._follow_file()
 
     def _relieve(self) -> None:
@@ -96,11 +104,6 @@ class Watch:
             self._stamp = current
             if current is not None:
                 await self._reload()
-
-
-async def watch(daemon: Daemon, config_file: Path, reload: Callable[[], Awaitable[object]]) -> None:
-    """Look around every `ROUND_S` seconds until cancelled; see `Watch`."""
-    await Watch(daemon, config_file, reload).run()
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:

@@ -28,6 +28,10 @@ class FakeDaemon:
         self.config = SimpleNamespace(watch_config=True, keep_awake=False)
         self.events = []
         self.port = SimpleNamespace(in_flight=0, queued=0)
+        self.recorded = 0
+
+    def record(self):
+        self.recorded += 1
 
     def dispatch(self, event):
         self.events.append(event)
@@ -61,14 +65,19 @@ class World:
         self.pressure = None
         self.now = 1000.0
         self.reloads = 0
+        self.beats = 0
         self.watch = Watch(
             self.daemon,
             self.file,
             self.reload,
+            beat=self.beat,
             pressure=lambda: self.pressure,
             keep_awake=self.keep_awake,
             now=lambda: self.now,
         )
+
+    def beat(self):
+        self.beats += 1
 
     async def reload(self):
         self.reloads += 1
@@ -165,3 +174,15 @@ async def test_machine_is_let_go_when_the_watch_ends(world, monkeypatch):
     running.cancel()
     await asyncio.wait([running])
     assert world.keep_awake.released
+
+
+async def test_each_round_tells_the_service_manager_and_writes_the_ledger(world):
+    await world.look()
+    await world.look()
+    assert (world.beats, world.daemon.recorded) == (2, 2)
+
+
+@pytest.mark.parametrize(("beat_s", "round_s"), [(None, 2.0), (30.0, 2.0), (0.5, 0.5)])
+def test_rounds_are_no_further_apart_than_the_service_manager_wants(tmp_path, beat_s, round_s):
+    watch = Watch(FakeDaemon(tmp_path), tmp_path / "f", None, beat_s=beat_s)
+    assert watch._round_s == round_s

@@ -18,6 +18,19 @@ import yaml
 
 BIN = Path(sys.executable).parent
 
+UNRULY = [sys.executable, str(Path(__file__).parents[1] / "unruly_engine.py"), "--port", "{port}"]
+GOOD = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def unruly(port, *flags, memory="100MiB", **more):
+    """A profile that runs the unruly engine with *flags*."""
+    return {"engine": "command", "cmd": [*UNRULY, *flags], "port": port, "memory": memory, **more}
+
+
+def lay_out(profiles, **more):
+    """A small configuration of *profiles*."""
+    return {"budget": "200MiB", "gateway": None, **more, "profiles": profiles}
+
 
 def free_ports(count):
     """Ports that nobody listens on, on either address of localhost."""
@@ -91,12 +104,21 @@ class Llmd:
         assert not alive, f"hosts outlived their daemon: {alive} {gone}"
         return status
 
+    def kill(self):
+        """End it as a crash would; its hosts live on. Returns their process ids."""
+        hosts = self.host_pids()
+        self.process.kill()
+        self.process.wait()
+        return hosts
+
     def host_pids(self):
-        try:
-            children = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
-        return [child.pid for child in children]
+        """The hosts and what they started, whoever is their parent."""
+        found = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if f"--owner={self.socket}" in process.cmdline():
+                    found |= {process.pid, *(c.pid for c in process.children(recursive=True))}
+        return sorted(found)
 
     def listening_ports_of_hosts(self):
         """TCP ports that the hosts and their servers have opened."""

@@ -3,27 +3,15 @@
 import concurrent.futures
 import http.client
 import json
-import sys
 
 import psutil
 import pytest
 
-from tests.conftest import ROOT
 from tests.lessons import FRANCE
-from tests.system.running import ask, free_ports, request
+from tests.system.running import GOOD, ask, free_ports, lay_out, request, unruly
 
 
 PROMPT, ANSWER = FRANCE
-UNRULY = [sys.executable, str(ROOT / "tests" / "unruly_engine.py"), "--port", "{port}"]
-GOOD = {"messages": [{"role": "user", "content": "x"}]}
-
-
-def unruly(port, *flags, memory="100MiB", **more):
-    return {"engine": "command", "cmd": [*UNRULY, *flags], "port": port, "memory": memory, **more}
-
-
-def lay_out(profiles, **more):
-    return {"budget": "200MiB", "gateway": None, **more, "profiles": profiles}
 
 
 def error_of(answer):
