@@ -1,37 +1,34 @@
 """One client connection: its requests in order, one at a time, and the clock against stalling."""
 
 import asyncio
-import socket
-import struct
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from llmd.errors import LlmdError, RequestTimeoutError
 from llmd.proxy import dialect
-from llmd.proxy.deadlines import Alarm
 from llmd.proxy.exchange import Exchange
 from llmd.proxy.reply import CONTINUE, Reply
 from llmd.proxy.request import Request, RequestReader
 from llmd.proxy.service import Service
 from llmd.proxy.states import Stage
+from llmd.proxy.wire import Wire
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-_HIGH_WATER: Final = 64 * 2**10
-_LOW_WATER: Final = 16 * 2**10
-
 # Bound once: to look a member up in its class costs ten times as much.
 _HEAD: Final = Stage.HEAD
+_HELD: Final = Stage.HELD
 _BODY: Final = Stage.BODY
 _BUSY: Final = Stage.BUSY
 _LINGERING: Final = Stage.LINGERING
 _CLOSING: Final = Stage.CLOSING
+_ASKING: Final = frozenset({_HEAD, _HELD, _BODY})
+"""It is the client's turn."""
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Wire):
     """Serves one client.
 
     End of file from the client counts as a hang-up, as with most proxies: a client that closes its
@@ -44,38 +41,36 @@ class ClientConnection(asyncio.Protocol):
     Args:
         forget: Told when the connection is gone.
         refusal: The answer to whatever the client sends; it is sent at once.
+        unread: What an earlier image had read of an adopted connection; None for a new one.
     """
 
     __slots__ = (
-        "_advancing", "_began_s", "_bytes_out", "_exchange", "_forget", "_head_begun",
-        "_lingered_bytes", "_reader", "_reading_paused", "_refusal", "_reply", "_request",
-        "_request_id", "_service", "_stage", "_transport", "alarm", "write_paused",
+        "_adopted", "_advancing", "_began_s", "_exchange", "_forget", "_head_begun",
+        "_lingered_bytes", "_reader", "_refusal", "_reply", "_request", "_request_id",
     )  # fmt: skip
 
     def __init__(
         self,
         service: Service,
         forget: "Callable[[ClientConnection], None]",
+        *,
         refusal: LlmdError | None = None,
+        unread: bytes | None = None,
     ) -> None:
-        self._service = service
+        super().__init__(service, self._ring)
         self._forget = forget
         self._refusal = refusal
         self._reader = RequestReader(service.limits)
-        self._transport: asyncio.Transport | None = None
-        self._stage = _HEAD
+        self._reader.feed(unread or b"")
+        self._adopted = unread is not None
         self._exchange: Exchange | None = None
         self._request: Request | None = None
         self._request_id = b""
         self._reply: Reply | None = None
         self._began_s = 0.0
-        self._bytes_out = 0
         self._lingered_bytes = 0
         self._advancing = False
         self._head_begun = False
-        self._reading_paused = False
-        self.write_paused = False
-        self.alarm = Alarm(service.deadlines, self._ring)
 
     @property
     def busy(self) -> bool:
@@ -85,18 +80,26 @@ class ClientConnection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether nothing of a request has come since the last one."""
-        return self._stage is _HEAD and not self._reader.pending
+        return (self._stage is _HEAD or self._stage is _HELD) and not self._reader.pending
+
+    @property
+    def unread(self) -> bytes:
+        """What was read of requests that have not begun."""
+        return self._reader.unparsed
 
     # --- of asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client connected."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(_HIGH_WATER, _LOW_WATER)
+        """A client connected, now or in an earlier image."""
+        super().connection_made(transport)
+        limits = self._service.limits
         if self._refusal is not None:
             self._answer_early(self._refusal)
-        else:
-            self.alarm.set(self._service.limits.head_timeout_s)
+            return
+        self.alarm.set(limits.keep_alive_s if self._adopted else limits.head_timeout_s)
+        if self._service.held:
+            self.hold()
+        self._advance()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of requests."""
@@ -110,7 +113,7 @@ class ClientConnection(asyncio.Protocol):
             return
         reader = self._reader
         reader.feed(data)
-        if stage is _BUSY or self.write_paused:
+        if stage is _BUSY or stage is _HELD or self.write_paused:
             if reader.pending > self._service.limits.max_pipelined_bytes:
                 self._pause_reading()
             return
@@ -142,10 +145,12 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self.alarm.clear()
             self._exchange.resume()
-        elif self._stage is _HEAD or self._stage is _BODY:
+        elif self._stage in _ASKING:
             self.alarm.set(self._service.limits.keep_alive_s)
             self._resume_reading()
             self._advance()
+            if self._stage is _HELD:
+                self._service.on_rest()
 
     # --- requests ---
 
@@ -194,7 +199,7 @@ class ClientConnection(asyncio.Protocol):
         """A head is complete: judge it before any of its body is taken."""
         service = self._service
         self._began_s = service.deadlines.now()
-        self._bytes_out = 0
+        self.bytes_out = 0
         self._head_begun = False
         self._request = request
         self._request_id = service.request_id(request.fields.get(b"x-request-id"))
@@ -234,6 +239,8 @@ class ClientConnection(asyncio.Protocol):
             self._close()
             return
         self._stage = _HEAD
+        if self._service.held:
+            self.hold()
         if self.write_paused:
             self.alarm.set(self._service.limits.stall_s)
             return
@@ -242,14 +249,7 @@ class ClientConnection(asyncio.Protocol):
         if self._reader.pending:
             self._advance()
 
-    # --- writing ---
-
-    def write(self, data: bytes) -> None:
-        """Send *data*, or nothing when the client is gone."""
-        transport = self._transport
-        if data and transport is not None and not transport.is_closing():
-            self._bytes_out += len(data)
-            transport.write(data)
+    # --- answers of its own ---
 
     def _answer_early(self, error: LlmdError) -> None:
         """Refuse a request that is not whole, or no request at all, and end the connection."""
@@ -283,7 +283,7 @@ class ClientConnection(asyncio.Protocol):
                 status=status,
                 cut=cut,
                 began_s=self._began_s,
-                bytes_out=self._bytes_out,
+                bytes_out=self.bytes_out,
             )
 
     # --- ends ---
@@ -297,33 +297,6 @@ class ClientConnection(asyncio.Protocol):
         if self._stage is not _CLOSING:
             self._close()
 
-    def _close(self) -> None:
-        """Close once everything is written; not later than `stall_s`."""
-        self._stage = _CLOSING
-        if self._transport is not None:
-            self._transport.close()
-        self.alarm.set(self._service.limits.stall_s)
-
-    def _linger(self) -> None:
-        self._stage = _LINGERING
-        self.alarm.set(self._service.limits.linger_s)
-        transport = self._transport
-        if transport is not None and not transport.is_closing():
-            transport.write_eof()
-            self._resume_reading()
-
-    def _reset(self) -> None:
-        """Break the connection at once, and so that nobody takes it for a regular end."""
-        self._stage = _CLOSING
-        transport = self._transport
-        if transport is None:
-            return
-        sock: socket.socket | None = transport.get_extra_info("socket")
-        if sock is not None and not transport.is_closing():
-            # A reset, not an end of file, which would be a clean end for HTTP/1.0.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        transport.abort()
-
     def abort(self) -> None:
         """End the connection now, whatever it is at."""
         self._hang_up()
@@ -336,15 +309,19 @@ class ClientConnection(asyncio.Protocol):
         elif self._reply is not None:
             self._reply.keep_alive = False
 
-    def _pause_reading(self) -> None:
-        if self._transport is not None and not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
+    def end(self, error: LlmdError) -> None:
+        """End the request that has begun, if any, with *error*, and the connection behind it."""
+        if self._exchange is not None and self._reply is not None:
+            self._reply.keep_alive = False
+            self._exchange.end(error)
+        elif self._stage is _BODY:
+            self._answer_early(error)
 
-    def _resume_reading(self) -> None:
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+    def release(self) -> None:
+        """Go on with what has come since `hold`."""
+        super().release()
+        if self._stage is _HEAD:
+            self._advance()
 
     def _ring(self) -> None:
         """The alarm: what was waited for has not come."""
@@ -354,6 +331,9 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.silent()
         elif self.idle:
             self._close()
+        elif self._stage is _HELD:
+            # The client has sent something; that nobody looks at it is not its fault.
+            self.alarm.set(self._service.limits.head_timeout_s)
         else:
             what = "body" if self._stage is _BODY else "headers"
             self._answer_early(

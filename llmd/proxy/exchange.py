@@ -11,7 +11,7 @@ from llmd.errors import EngineDiedError, LlmdError, UnsupportedError
 from llmd.proxy import edits, local
 from llmd.proxy.gate import Lease
 from llmd.proxy.outgoing import request_head
-from llmd.proxy.paths import JSON_ENDPOINTS, STREAMING, canonical
+from llmd.proxy.paths import JSON_ENDPOINTS, STREAMING, canonical, lacks
 from llmd.proxy.peek import NOTHING, look
 from llmd.proxy.relay import Relay
 from llmd.proxy.reply import Framing, Reply
@@ -39,10 +39,6 @@ _CONNECTED: Final = T.CONNECTED
 _HEAD: Final = T.HEAD
 _ENDED: Final = T.ENDED
 
-_HAVE_IT: Final = {
-    "/v1/embeddings": "a llama.cpp profile with `args: [--embeddings]` has it",
-    "/v1/rerank": "a llama.cpp profile with `args: [--reranking]` has it",
-}
 _RATED_EVENTS: Final = 16
 """A stream of fewer events says little about speed."""
 _CLOSING_EVENTS: Final = 3
@@ -136,7 +132,7 @@ class Exchange:
             return
         there = self._service.gate.destination(self._service.port, self._peek.model)
         if there is not None and self._path in there.unsupported:
-            raise _lacks(there.profile, self._path)
+            raise lacks(there.profile, self._path)
 
     def _settled(self, outcome: Lease | LlmdError) -> None:
         """The gate's answer; may come before `arrive` has returned the ticket."""
@@ -166,7 +162,7 @@ class Exchange:
         if not self._relay.early:
             self._relay.name_profile(lease.profile)
         if self._path in lease.unsupported:
-            raise _lacks(lease.profile, self._path)
+            raise lacks(lease.profile, self._path)
         request, change = self._request, lease.edits
         if (change.defaults or change.force) and self._path in JSON_ENDPOINTS:
             request.body = edits.apply(change, request.body)
@@ -310,6 +306,24 @@ class Exchange:
 
     # --- ends ---
 
+    def end(self, error: LlmdError) -> None:
+        """End it now, with *error* as far as that can still be told."""
+        if self._state is _WAITING:
+            self._refuse(error)
+            return
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+        if not self._relay.can_explain:
+            self._fire(T.CUT)
+            self._leave(served=False)
+            self._cut()
+            return
+        if self._state is not _AUTOPSY:
+            self._fire(T.BROKE)
+        self._fire(T.EXPLAINED)
+        self._answer_error(error)
+
     def _refuse(self, error: LlmdError) -> None:
         self._fire(T.REFUSED)
         self._answer_error(error)
@@ -369,10 +383,3 @@ class Exchange:
         text = "" if self._ticket is None else service.gate.waiting(self._ticket)
         self._client.alarm.set(delay_s)
         self._client.write(self._relay.comment(text, profile))
-
-
-def _lacks(profile: str, path: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"the engine of {profile} has no {path}",
-        remedy=_HAVE_IT.get(path, "use a profile of another engine; `llmd-ctl status` lists them"),
-    )

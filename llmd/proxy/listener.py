@@ -1,14 +1,15 @@
-"""One client-facing port: accepts connections, and ends them in order."""
+"""One client-facing port: accepts connections, ends them in order, or hands them on."""
 
 import asyncio
-import errno
-import os
 import socket
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
 from llmd.errors import LlmdError
+from llmd.proxy.binding import bind
 from llmd.proxy.client import ClientConnection
 from llmd.proxy.deadlines import Deadlines
 from llmd.proxy.gate import Gate
@@ -19,8 +20,6 @@ from llmd.proxy.service import OnFinished, OnRate, Service
 
 
 _BACKLOG: Final = 512
-_PROBE_S: Final = 0.2
-_NO_IPV6: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
 class TooManyConnectionsError(LlmdError):
@@ -29,8 +28,24 @@ class TooManyConnectionsError(LlmdError):
     code, status = "too_many_connections", HTTPStatus.SERVICE_UNAVAILABLE
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What of a port outlives an image: open descriptors, which belong to whoever holds this.
+
+    Attributes:
+        listening: One for each address.
+        clients: Connections between two requests, each with what was read of the next one.
+    """
+
+    listening: tuple[socket.socket, ...]
+    clients: tuple[tuple[socket.socket, bytes], ...]
+
+
 class PortListener:
     """A port and all its connections. Made inside a running event loop.
+
+    To leave the port to another image of this program: `hold`, `settle`, `hand_over`; there,
+    `start` and `adopt`.
 
     Args:
         port: To bind; 0 lets the kernel choose. The gate hears the bound one.
@@ -58,17 +73,25 @@ class PortListener:
             pool=pool,
             limits=limits or Limits(),
             deadlines=self._deadlines,
+            on_rest=self._look,
             on_finished=on_finished,
             on_rate=on_rate,
         )
+        self._listening: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
+        """Each on a duplicate of a socket in `_listening`, since they close what they are given."""
         self._connections: set[ClientConnection] = set()
-        self._empty: asyncio.Future[None] | None = None
+        self._quiet = asyncio.Event()
 
     @property
     def port(self) -> int:
         """The bound port; before `start`, the wanted one."""
         return self._service.port
+
+    @property
+    def listening(self) -> tuple[socket.socket, ...]:
+        """The sockets that it listens on, one for each address; they remain its own."""
+        return tuple(self._listening)
 
     @property
     def connections(self) -> int:
@@ -98,34 +121,23 @@ class PortListener:
             OSError: An address cannot be bound; `errno.EADDRINUSE` when another program has it.
                 Nothing is left listening.
         """
-        if sockets:
-            self._service.port = sockets[0].getsockname()[1]
-        else:
-            sockets = self._bind(list(hosts))
+        self._listening = list(sockets) or bind(hosts, self._service.port)
+        for sock in self._listening:
+            self._service.port = sock.getsockname()[1]
         try:
-            for sock in sockets:
-                sock.setblocking(False)  # noqa: FBT003
-                self._servers.append(
-                    await self._loop.create_server(self._accept, sock=sock, backlog=_BACKLOG)
-                )
+            await self._listen()
         except OSError:
             self.stop_accepting()
             raise
 
-    def _bind(self, hosts: list[str]) -> list[socket.socket]:
-        bound: list[socket.socket] = []
-        try:
-            for host in hosts:
-                sock = _bind_one(host, self._service.port)
-                if sock is None:
-                    continue
-                bound.append(sock)
-                self._service.port = sock.getsockname()[1]
-        except OSError:
-            for sock in bound:
-                sock.close()
-            raise
-        return bound
+    async def _listen(self) -> None:
+        for sock in self._listening:
+            # Not left to the event loop: uvloop keeps a failure to itself.
+            sock.listen(_BACKLOG)
+            sock.setblocking(False)  # noqa: FBT003
+            self._servers.append(
+                await self._loop.create_server(self._accept, sock=sock.dup(), backlog=_BACKLOG)
+            )
 
     def replace_terms(self, guard: Guard, limits: Limits) -> None:
         """Judge further requests by *guard* and *limits*: the configuration was reloaded."""
@@ -133,6 +145,13 @@ class PortListener:
 
     def stop_accepting(self) -> None:
         """Close the listening sockets; connections go on. Idempotent."""
+        self._leave_waiting()
+        for sock in self._listening:
+            sock.close()
+        self._listening.clear()
+
+    def _leave_waiting(self) -> None:
+        """Accept no more; as long as the sockets are open, whoever connects waits."""
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -144,19 +163,11 @@ class PortListener:
             Whether all connections are gone; `close` ends those that are not.
         """
         self._service.draining = True
+        self._service.held = False
         for connection in list(self._connections):
+            connection.release()
             connection.drain()
-        if not self._connections:
-            return True
-        self._empty = self._loop.create_future()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._empty
-        except TimeoutError:
-            return False
-        finally:
-            self._empty = None
-        return True
+        return await self._until_quiet(timeout_s)
 
     def close(self) -> None:
         """Stop accepting and end all connections now, whatever they are at. Idempotent."""
@@ -164,6 +175,89 @@ class PortListener:
         self.stop_accepting()
         for connection in list(self._connections):
             connection.abort()
+
+    # --- another image ---
+
+    def hold(self) -> None:
+        """Begin nothing more; what has begun goes on to its end. Idempotent.
+
+        New connections wait in the kernel, requests that have not begun stay unread or unparsed. A
+        request has begun when its head is complete.
+        """
+        self._service.held = True
+        self._leave_waiting()
+        for connection in list(self._connections):
+            connection.hold()
+
+    async def release(self) -> None:
+        """Undo `hold`: go on with what was left unread, and accept again.
+
+        Raises:
+            OSError: There are no descriptors left.
+        """
+        if not self._service.held:
+            return
+        self._service.held = False
+        for connection in list(self._connections):
+            connection.release()
+        await self._listen()
+
+    async def settle(self, timeout_s: float) -> bool:
+        """After `hold`: wait until nothing that has begun is left, for *timeout_s* at most.
+
+        Returns:
+            Whether that was reached; `end_all` ends what was not.
+        """
+        return await self._until_quiet(timeout_s)
+
+    def end_all(self, error: LlmdError) -> None:
+        """End all requests that have begun with *error*, and their connections behind it.
+
+        Those that wait are answered with it, streams of events end with it as an event, anything
+        else breaks off. Allow a moment to `settle` afterwards, in which this is sent.
+        """
+        for connection in list(self._connections):
+            connection.end(error)
+
+    def hand_over(self) -> Standing:
+        """After `hold` and `settle`: give away the listening sockets and the idle connections.
+
+        Nothing is sent or shut down, so neither clients nor a service manager notice. Connections
+        that have not come to rest stay. If nobody takes the rest after all, this listener can:
+        `start` and `adopt`.
+
+        Raises:
+            OSError: There are not enough descriptors; nothing has changed.
+        """
+        resting = [connection for connection in self._connections if connection.at_rest]
+        with ExitStack() as undo:
+            clients = [
+                (undo.enter_context(connection.duplicate()), connection.unread)
+                for connection in resting
+            ]
+            undo.pop_all()
+        for connection in resting:
+            connection.let_go()
+        listening, self._listening = self._listening, []
+        self._service.held = False
+        return Standing(tuple(listening), tuple(clients))
+
+    async def adopt(self, sock: socket.socket, unread: bytes = b"") -> None:
+        """Serve a client that an earlier image accepted; *unread* is what it had read from it.
+
+        Takes *sock* over. The client counts as a connection, but is not refused for being one too
+        many: it was let in already. One that is gone meanwhile is dropped.
+        """
+        connection = ClientConnection(self._service, self._forget, unread=unread)
+        self._connections.add(connection)
+        try:
+            sock.setblocking(False)  # noqa: FBT003
+            await self._loop.connect_accepted_socket(lambda: connection, sock)
+        except OSError:
+            sock.close()
+            self._forget(connection)
+
+    # --- connections ---
 
     def _accept(self) -> ClientConnection:
         limit = self._service.limits.max_connections
@@ -174,49 +268,25 @@ class PortListener:
                 remedy="close some, or use fewer",
                 retry_after_s=1.0,
             )
-        connection = ClientConnection(self._service, self._forget, refusal)
+        connection = ClientConnection(self._service, self._forget, refusal=refusal)
         self._connections.add(connection)
         return connection
 
     def _forget(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)
-        if not self._connections and self._empty is not None and not self._empty.done():
-            self._empty.set_result(None)
+        self._look()
 
+    async def _until_quiet(self, timeout_s: float) -> bool:
+        self._quiet.clear()
+        self._look()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._quiet.wait()
+        except TimeoutError:
+            return False
+        return True
 
-def _bind_one(host: str, port: int) -> socket.socket | None:
-    """A bound socket; None for an IPv6 address on a machine without IPv6."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    if port and _somebody_answers(family, host, port):
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-    try:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-    except OSError:
-        if family == socket.AF_INET6:
-            return None
-        raise
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, port))
-    except OSError as exc:
-        sock.close()
-        if host == "::1" and exc.errno in _NO_IPV6:
-            return None
-        raise
-    return sock
-
-
-def _somebody_answers(family: int, host: str, port: int) -> bool:
-    """Whether a program listens there already.
-
-    macOS lets 127.0.0.1 be bound although somebody else listens on all addresses, and divides the
-    connections between the two as it sees fit.
-    """
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.settimeout(_PROBE_S)
-            return probe.connect_ex((host, port)) == 0
-    except OSError:
-        return False
+    def _look(self) -> None:
+        """Wake whoever waits if each connection is gone or, while the port is held, at rest."""
+        if not self._quiet.is_set() and all(each.at_rest for each in self._connections):
+            self._quiet.set()

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from llmd.errors import UnsupportedError
+
 
 JSON_ENDPOINTS: Final = frozenset(
     {
@@ -24,6 +26,11 @@ STREAMING: Final = frozenset(
 ENDS_WITH_DONE: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Paths whose streams end with `data: [DONE]`."""
 
+_HAVE_IT: Final = {
+    "/v1/embeddings": "a llama.cpp profile with `args: [--embeddings]` has it",
+    "/v1/rerank": "a llama.cpp profile with `args: [--reranking]` has it",
+}
+
 
 def canonical(path: str) -> str:
     """*path* as the names above have it: with `/v1`, which many clients leave out."""
@@ -31,3 +38,11 @@ def canonical(path: str) -> str:
         return path
     path = path.rstrip("/") or "/"
     return path if path.startswith("/v1/") else "/v1" + path
+
+
+def lacks(profile: str, path: str) -> UnsupportedError:
+    """Of a request that the engine of *profile* could not serve: who could."""
+    return UnsupportedError(
+        f"the engine of {profile} has no {path}",
+        remedy=_HAVE_IT.get(path, "use a profile of another engine; `llmd-ctl status` lists them"),
+    )

@@ -109,6 +109,11 @@ class RequestReader:
         return len(self._buffer)
 
     @property
+    def unparsed(self) -> bytes:
+        """The bytes of `pending`: between two requests, all that was read and not used."""
+        return self._buffer
+
+    @property
     def in_body(self) -> bool:
         """Whether a part of the current body is still missing."""
         return self._body_left > 0 or self._chunked is not None

@@ -53,7 +53,9 @@ class Service:
 
     Attributes:
         port: As bound; the gate knows the port by it.
+        on_rest: Called when a connection has come to rest while the port is `held`.
         draining: Each answer is the last on its connection.
+        held: No further request is begun.
     """
 
     port: int
@@ -62,9 +64,11 @@ class Service:
     pool: UpstreamPool
     limits: Limits
     deadlines: Deadlines
+    on_rest: Callable[[], None]
     on_finished: OnFinished | None = None
     on_rate: OnRate | None = None
     draining: bool = False
+    held: bool = False
     _prefix: bytes = field(default_factory=lambda: urandom(5).hex().encode())
     _requests: int = 0
 

@@ -18,6 +18,8 @@ class Stage(StrEnum):
 
     HEAD = "head"
     """Between requests, or within a head."""
+    HELD = "held"
+    """Like HEAD, but no request is begun: another image will, or this one when it is released."""
     BODY = "body"
     BUSY = "busy"
     """An exchange has the word; what the client sends meanwhile waits."""

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 
 import pytest
@@ -7,8 +8,14 @@ from tests.proxy.doubles import Plane
 
 
 def pytest_asyncio_loop_factories(config, item):
-    """The data plane runs on uvloop, so it is tested on it."""
-    return {"uvloop": uvloop.new_event_loop}
+    """The data plane runs on uvloop, so it is tested on it.
+
+    Handing over leans on what an event loop does when it lets go of a socket: tested on both.
+    """
+    loops = {"uvloop": uvloop.new_event_loop}
+    if item.path.name.startswith("test_handover"):
+        loops["asyncio"] = asyncio.new_event_loop
+    return loops
 
 
 @pytest.fixture

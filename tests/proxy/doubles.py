@@ -354,25 +354,45 @@ class Plane:
         self.finished = []
         self._hold = hold
         self._clients = []
+        self._former = []
 
     async def __aenter__(self):
         self.tasks = set()
         self.gate = SmallGate(Upstream(path=self.path), hold=self._hold)
         self._server = await asyncio.start_unix_server(self.engine.serve, self.path)
         self.pool = UpstreamPool(self.limits, self._spawn)
-        self.listener = PortListener(
+        self.gone = asyncio.Event()
+        self.listener = self._make_listener()
+        await self.listener.start(hosts=self.hosts)
+        return self
+
+    def _make_listener(self):
+        listener = PortListener(
             0, self.gate, self.guard, self.pool, self.limits, on_finished=self._finished
         )
-        self.gone = asyncio.Event()
-        forget = self.listener._forget
+        forget = listener._forget
 
         def forgotten(connection):
             forget(connection)
             self.gone.set()
 
-        self.listener._forget = forgotten
-        await self.listener.start(hosts=self.hosts)
-        return self
+        listener._forget = forgotten
+        return listener
+
+    async def hand_over(self):
+        """Have a new listener in place of this one, as in another image."""
+        self.listener.hold()
+        assert await self.listener.settle(PATIENCE_S)
+        standing = self.listener.hand_over()
+        self.listener.close()
+        self._former.append(self.listener)
+        self.listener = self._make_listener()
+        await self.take_over(standing)
+
+    async def take_over(self, standing):
+        await self.listener.start(sockets=standing.listening)
+        for sock, unread in standing.clients:
+            await self.listener.adopt(sock, unread)
 
     def _finished(self, finished):
         self.finished.append(finished)
@@ -387,9 +407,9 @@ class Plane:
     async def __aexit__(self, *exc):
         for client in self._clients:
             client.hang_up()
-        self.listener.close()
-        async with asyncio.timeout(PATIENCE_S):
-            assert await self.listener.drain(PATIENCE_S)
+        for listener in (*self._former, self.listener):
+            listener.close()
+            assert await listener.drain(PATIENCE_S)
         self.pool.close()
         self._server.close()
         await self.engine.stop()
@@ -398,10 +418,30 @@ class Plane:
         if exc[0] is None:
             assert self.engine.errors == []
             assert self.gate.out == set(), "a ticket was not given back"
-            assert not self.listener.timer_running
+            for listener in (*self._former, self.listener):
+                assert not listener.timer_running
             assert not self.pool.timer_running
 
     async def client(self, host="127.0.0.1", **options):
         client = Client(*await asyncio.open_connection(host, self.listener.port, **options))
         self._clients.append(client)
         return client
+
+
+async def until(condition):
+    """Let the event loop turn until *condition* holds."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - the kernel's deliveries make no event
+            await asyncio.sleep(0)
+
+
+def bytes_held(plane):
+    return sum(len(connection.unread) for connection in plane.listener._connections)
+
+
+async def silent_client(plane):
+    """A client that has not sent anything; the port has noticed it."""
+    before = plane.listener.connections
+    client = await plane.client()
+    await until(lambda: plane.listener.connections > before)
+    return client

@@ -50,6 +50,17 @@ async def test_given_sockets_are_listened_on(start):
     assert await listener.drain(PATIENCE_S)
 
 
+async def test_given_socket_that_cannot_listen_is_an_os_error(start):
+    plane = await start()
+    listener = PortListener(0, plane.gate, Guard(), plane.pool)
+
+    with (
+        socket.create_connection(("127.0.0.1", plane.listener.port)) as connected,
+        pytest.raises(OSError, match=r"."),
+    ):
+        await listener.start(sockets=[connected])
+
+
 async def test_taken_port_is_an_os_error_and_leaves_nothing_open(start):
     plane = await start()
     listener = PortListener(plane.listener.port, plane.gate, Guard(), plane.pool)
