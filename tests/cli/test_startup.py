@@ -62,4 +62,4 @@ def test_shell_completes_profiles(environment):
 
     assert complete("llmd-ctl load co", 2) == ["code", "code6"]
     assert complete("llmd-ctl --socket /nowhere load co", 4) == []
-    assert complete("llmd-ctl sta", 1) == ["status"]
+    assert complete("llmd-ctl stat", 1) == ["status"]

@@ -18,6 +18,11 @@ def test_job_is_read_without_what_is_nested_in_it(name, expected):
     assert parse_print((GOLDEN / f"print-{name}.txt").read_text()) == expected
 
 
+def test_what_is_repeated_counts_the_first_time():
+    text = "gui/501/dev.llmd = {\n\tstate = running\n\tpid = 7\n\tstate = active\n\tpid = 8\n}\n"
+    assert parse_print(text) == JobState("running", 7)
+
+
 @pytest.mark.parametrize("text", ["", "}\n}\n", "gui/501/dev.llmd = {", "state = running\n"])
 def test_dump_of_another_shape_tells_nothing_and_does_no_harm(text):
     assert parse_print(text) == JobState()

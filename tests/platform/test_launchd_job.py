@@ -185,6 +185,14 @@ def test_job_in_the_other_domain_makes_way(desk):
     assert list(at.launchctl.loaded) == [GUI]
 
 
+def test_second_job_makes_way_although_nothing_changed(desk):
+    at = desk()
+    at.install()
+    at.launchctl.loaded[USER] = RUNNING
+    assert at.install()[0] == f"unloaded the former dev.llmd of {USER}"
+    assert list(at.launchctl.loaded) == [GUI]
+
+
 def test_agent_for_a_user_without_a_login_may_load_there(desk):
     at = desk(domain=USER)
     at.launchctl.answers["print"] = [fails(125)]  # there is no gui domain to ask

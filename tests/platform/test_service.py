@@ -1,6 +1,7 @@
 """Under whom this process runs, and what that means for stopping and for exit statuses."""
 
 import os
+import tomllib
 
 import pytest
 
@@ -16,6 +17,7 @@ from llmd.platform.definition import (
 from llmd.platform.launchd_job import LaunchAgent
 from llmd.platform.run import Ran
 from llmd.platform.systemd_units import UserUnits
+from tests.conftest import ROOT
 from tests.platform.definitions import in_directory
 from tests.platform.fake_managers import FakeLaunchctl, FakeSystemctl, fails
 
@@ -174,6 +176,21 @@ def test_variables_that_say_where_files_are_are_carried_over():
 
 def test_what_a_placeholder_brings_in_is_not_filled_again():
     assert fill("@A@ @B@ @C@", {"@A@": "@B@", "@B@": "b"}) == "@B@ b @C@"
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("dev.llmd.plist", "launchd/dev.llmd.plist"),
+        ("llmd.service", "etc/llmd.service"),
+        ("llmd.socket", "etc/llmd.socket"),
+    ],
+)
+def test_template_is_packed_where_it_is_looked_for(name, source):
+    assert template(name, source) == (ROOT / source).read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert packed[source] == f"llmd/platform/{name}"
 
 
 def test_missing_template_is_reported():
