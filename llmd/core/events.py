@@ -53,6 +53,8 @@ class Rules:
     patience_s: float = 5.0
     min_residency_s: float = 10.0
     queue_limit: int = 64
+    queue_limit_from_s: float = 0.0
+    """Not enforced before: who waited in the backlog for this daemon to start comes all at once."""
     queue_timeout_s: float = 600.0
     spare_bytes: int = 0
     """What a warm spare is charged; 0 turns it off."""

@@ -184,6 +184,8 @@ class Scheduler:
                     budget_bytes=self._book.rules.budget_bytes,
                 )
         limit = self._book.rules.queue_limit
+        if now < self._book.rules.queue_limit_from_s:
+            return None
         if len(slot.queue) >= limit and sum(1 for _ in slot.waiters_for(profile)) >= limit:
             return QueueFullError(profile, limit=limit)
         return None

@@ -60,6 +60,9 @@ RESERVE_S: Final = 2 * FORCE_S + 2.0
 TAKE_OVER_S: Final = 2.0
 """For hosts that were left to answer, before the ports are opened without waiting for the rest."""
 
+BACKLOG_S: Final = 5.0
+"""After the start, in which nobody is refused because too many came at once: they had to wait."""
+
 LOST_S: Final = 5.0
 """For hosts that no ledger knows to be gone."""
 
@@ -244,7 +247,8 @@ class Daemon:
             self._configure()
 
     def _configure(self, left: Stock = NOTHING_LEFT) -> None:
-        self.dispatch(ConfigReplaced(self.catalogue.rules, self.catalogue.residencies, left))
+        rules = replace(self.catalogue.rules, queue_limit_from_s=self.started_s + BACKLOG_S)
+        self.dispatch(ConfigReplaced(rules, self.catalogue.residencies, left))
 
     def _rate(self, profile: str, tokens_per_s: float) -> None:
         self.tokens_per_s[profile] = tokens_per_s

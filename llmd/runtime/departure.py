@@ -98,8 +98,14 @@ class Departure:
             log.warning("requests.cut", reason=f"still in flight after {drain_s:g} s")
             self._ports.end_all(ShuttingDownError("llmd is being restarted", retry_after_s=1.0))
             await self._ports.settle(timeout_s=_GOODBYE_S)
-        self._record()
         if way == "restart":
-            self.standing = self._ports.hand_over()
+            try:
+                self.standing = self._ports.hand_over()
+            except OSError as error:
+                log.error("restart.failed", reason=str(error))
+                await self._ports.take_back()
+                self.way = self._task = None
+                return
+        self._record()
         self._hosting.leave()
         self.ended.set()

@@ -162,8 +162,25 @@ class Ports:
             listener.end_all(error)
 
     def hand_over(self) -> dict[int, Standing]:
-        """Give away the open sockets and the idle connections, by port; after `settle`."""
-        return {port: listener.hand_over() for port, listener in self._listeners.items()}
+        """Give away the open sockets and the idle connections, by port; after `settle`.
+
+        Raises:
+            OSError: There are not enough descriptors; `take_back` goes on.
+        """
+        for port, listener in self._listeners.items():
+            self._standing[port] = listener.hand_over()
+        standing, self._standing = self._standing, {}
+        return standing
+
+    async def take_back(self) -> None:
+        """Go on after all: undo `hold`, and `hand_over` where it was done."""
+        for port, listener in self._listeners.items():
+            standing = self._standing.pop(port, None)
+            await listener.release()
+            if standing is not None:
+                await listener.start(sockets=standing.listening)
+                for client, unread in standing.clients:
+                    await listener.adopt(client, unread)
 
     # --- the end --------------------------------------------------------------------------------
 

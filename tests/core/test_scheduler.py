@@ -118,6 +118,15 @@ def test_queue_is_bounded_per_profile():
     assert len(world.refused) == 1
 
 
+def test_burst_that_waited_for_the_daemon_to_start_is_not_refused_for_its_size():
+    world = five(queue_limit=3, queue_limit_from_s=5.0)
+    world.sleep(4)
+    for _ in range(9):
+        assert world.ask(8082) in world.open
+    world.sleep(1)
+    assert isinstance(world.refused[world.ask(8082)], QueueFullError)
+
+
 def test_request_that_waits_too_long_is_told_so():
     world = five(queue_timeout_s=60)
     ticket = world.ask(8082)

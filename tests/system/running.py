@@ -46,6 +46,11 @@ def free_ports(count):
             sock.close()
 
 
+def alive(pids):
+    """Those of *pids* that run. Zombies do not: whose parent is gone waits for init."""
+    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != "zombie"]
+
+
 class Llmd:
     """A running daemon with its configuration, sockets, logs and state in *directory*."""
 

@@ -5,12 +5,11 @@ import os
 import signal
 import threading
 
-import psutil
 import pytest
 
 from tests.lessons import FRANCE
 from tests.system.conftest import demo_config
-from tests.system.running import GOOD, ask, free_ports, lay_out, request, unruly
+from tests.system.running import GOOD, alive, ask, free_ports, lay_out, request, unruly
 
 
 PROMPT, ANSWER = FRANCE
@@ -18,11 +17,6 @@ PROMPT, ANSWER = FRANCE
 
 def by_name(daemon):
     return {profile["name"]: profile for profile in daemon.status()["profiles"]}
-
-
-def alive(pids):
-    """Those of *pids* that run; zombies do not."""
-    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != "zombie"]
 
 
 def wait_until(condition, timeout=20, pause_s=0.05):

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.lessons import FRANCE
-from tests.system.running import GOOD, ask, free_ports, lay_out, request, unruly
+from tests.system.running import GOOD, alive, ask, free_ports, lay_out, request, unruly
 
 
 PROMPT, ANSWER = FRANCE
@@ -172,7 +172,7 @@ def test_stop_during_a_restart_wins(one):
     hosts = daemon.host_pids()
     daemon.ctl("stop", "--no-wait")
     assert daemon.process.wait(20) == 0
-    assert not [pid for pid in hosts if psutil.pid_exists(pid)]
+    assert not alive(hosts)
     connection.close()
 
 
@@ -217,5 +217,5 @@ def test_terminal_daemon_that_is_told_to_end_unloads_everything(one):
     hosts = daemon.host_pids()
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.process.wait(20) == 0
-    assert not [pid for pid in hosts if psutil.pid_exists(pid)]
+    assert not alive(hosts)
     assert not list((daemon.directory / "state").glob("ledger-*"))
