@@ -58,7 +58,7 @@ def serve(
             return 0
         for directory in (places.log_dir, places.state_dir):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lines = configure(level, log_file=places.log_dir / "llmd.log")
+        lines = configure(level, log_file=places.log_dir / "llmd.log", quiet=under == "launchd")
         left = handover.read() or Handover.of_manager(
             inherited(ports_of(config), socket_path), under
         )

@@ -12,6 +12,10 @@ SOCKET_PATH_MAX_BYTES: Final = 103
 """What fits `sun_path` on macOS (104 with its NUL); Linux allows 107."""
 
 
+_LONGEST_SOCKET: Final = "c-01234567.sock"
+"""A host's (`llmd.runtime.control.socket_path`); the admin socket's is shorter."""
+
+
 def config_dir() -> Path:
     """The directory of `llmd.yaml`."""
     return platformdirs.user_config_path("llmd")
@@ -34,16 +38,24 @@ def log_dir() -> Path:
 
 
 def runtime_dir() -> Path:
-    """Sockets: short, private, and gone after a reboot.
+    """Sockets: short and private.
 
     On macOS it depends on the user alone, not on TMPDIR, which differs between a login session
-    and SSH, so that `llmd-ctl` and the daemon always agree.
+    and SSH, so that `llmd-ctl` and the daemon always agree; and it is not below `/tmp`, which is
+    emptied at each start of the machine: launchd would hold a socket that no path leads to.
     """
+    if sys.platform == "darwin":
+        lasting = config_dir() / "run"
+        return lasting if _fits(lasting) else Path("/tmp") / f"llmd-{os.getuid()}"  # noqa: S108
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if sys.platform != "darwin" and runtime.startswith("/"):
+    if runtime.startswith("/"):
         return Path(runtime) / "llmd"
-    root = Path("/tmp" if sys.platform == "darwin" else os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
-    return root / f"llmd-{os.getuid()}"
+    return Path(os.environ.get("TMPDIR") or "/tmp") / f"llmd-{os.getuid()}"  # noqa: S108
+
+
+def _fits(directory: Path) -> bool:
+    """Whether the longest socket name fits below *directory*: with long user names it may not."""
+    return len(os.fsencode(directory / _LONGEST_SOCKET)) <= SOCKET_PATH_MAX_BYTES
 
 
 def config_file(chosen: str | None = None) -> Path:

@@ -132,13 +132,16 @@ class LineLog:
         return self._ring.follow(count)
 
 
-def configure(level: str, *, log_file: Path | None, stream: TextIO | None = None) -> LineLog:
+def configure(
+    level: str, *, log_file: Path | None, stream: TextIO | None = None, quiet: bool = False
+) -> LineLog:
     """Set up structlog and the standard library's logging; returns the lines written from now on.
 
     Args:
         level: `debug`, `info`, `warning` or `error`.
         log_file: Also written there, as JSON lines: 0600, rotated at 4 MiB, four older ones kept.
         stream: Where the log goes, by default stderr: for people on a terminal, else JSON lines.
+        quiet: Only warnings go there: launchd appends them to a file that it never rotates.
 
     May be called again; the earlier set-up is replaced.
     """
@@ -160,6 +163,8 @@ def configure(level: str, *, log_file: Path | None, stream: TextIO | None = None
 
     lines = LineLog()
     handlers: list[logging.Handler] = [logging.StreamHandler(stream), _RingHandler(lines)]
+    if quiet:
+        handlers[0].setLevel(logging.WARNING)
     handlers[0].setFormatter(_formatter(shared, coloured) if stream.isatty() else as_json)
     handlers[1].setFormatter(plain)
     if log_file is not None:

@@ -69,6 +69,16 @@ def test_level_is_respected_and_libraries_are_heard():
     assert json.loads(line)["event"] == "loud enough"
 
 
+def test_quiet_stream_hears_warnings_only_and_the_file_everything(tmp_path):
+    stream = io.StringIO()
+    configure("info", log_file=tmp_path / "log", stream=stream, quiet=True)
+    structlog.get_logger().info("host.started")
+    structlog.get_logger().warning("host.stuck")
+    assert "host.started" not in stream.getvalue()
+    assert "host.stuck" in stream.getvalue()
+    assert "host.started" in (tmp_path / "log").read_text()
+
+
 def test_traceback_is_data_in_json():
     stream = io.StringIO()
     configure("info", log_file=None, stream=stream)
