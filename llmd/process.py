@@ -128,12 +128,15 @@ class DaemonProcess:
         if under is None:
             self._daemon.depart("stop")
             return
-        limit_s, restarting = await asyncio.gather(
+        limit_s, intent = await asyncio.gather(
             asyncio.to_thread(manager.stop_limit_s, under),
-            asyncio.to_thread(manager.is_being_restarted, under),
+            asyncio.to_thread(manager.intent, under),
         )
-        log.info("daemon.terminated", manager=under, restarting=restarting, limit_s=limit_s)
-        way: Way = "stop" if restarting is False else "leave"
+        log.info("daemon.terminated", manager=under, restarts=intent.restarts, limit_s=limit_s)
+        if intent.replaces_sockets:
+            for port in self._daemon.ports.numbers:
+                self._notifier.discard(port_name(port))
+        way: Way = "stop" if intent.restarts is False else "leave"
         self._daemon.depart(way, within_s=inf if limit_s is None else limit_s)
 
     async def _announce(self, door: contextlib.AsyncExitStack, hints: str) -> None:

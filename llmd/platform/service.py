@@ -7,6 +7,7 @@ For the daemon: who started it, how long it may take to stop, and whether it com
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -18,7 +19,7 @@ from llmd.platform.definition import (
     run_program,
 )
 from llmd.platform.launchd_job import LaunchAgent, choose_domain
-from llmd.platform.systemd import unit_dir
+from llmd.platform.systemd import SERVICE, SOCKET, unit_dir
 from llmd.platform.systemd_units import UserUnits
 
 
@@ -127,19 +128,36 @@ def stop_limit_s(manager: Manager | None, *, service: Service | None = None) -> 
         return None
 
 
-def is_being_restarted(manager: Manager | None, *, service: Service | None = None) -> bool | None:
-    """Whether *manager*, which sent SIGTERM, will start the service again; None when unknown.
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a service manager that sent SIGTERM is about to do.
+
+    Attributes:
+        restarts: It will start the service again; None when unknown.
+        replaces_sockets: It will open its sockets anew: what is stored with it would be in the way.
+    """
+
+    restarts: bool | None = None
+    replaces_sockets: bool = False
+
+
+def intent(manager: Manager | None, *, service: Service | None = None) -> Intent:
+    """Ask *manager*, which sent SIGTERM, what comes next.
 
     Blocks while it asks, for a few seconds at most. launchd does not tell.
     """
     if manager != "systemd":
-        return None
+        return Intent()
     try:
         units = service or this_service()
     except ServiceError:
-        return None
-    job = units.pending_job() if isinstance(units, UserUnits) else None
-    return None if job is None else job in ("restart", "start", "try-restart")
+        return Intent()
+    jobs = units.pending_jobs() if isinstance(units, UserUnits) else {}
+    job = jobs.get(SERVICE)
+    return Intent(
+        None if job is None else job in ("restart", "start", "try-restart"),
+        replaces_sockets=SOCKET in jobs,
+    )
 
 
 def stop(manager: Manager, *, service: Service | None = None) -> list[str]:

@@ -124,9 +124,9 @@ class UserUnits:
             self._must("daemon-reload")
         self._must("enable", "--quiet", *UNITS)
         if self.socket in changed and was_active:
-            # A socket unit cannot start beside its running service: both, in one transaction,
-            # which systemd orders. The daemon sees a restart, and its hosts stay.
-            self._change("restart", *UNITS)
+            # A socket unit cannot start beside its running service, so the service is named first.
+            # The daemon sees a restart, and its hosts stay.
+            self._change("restart", SERVICE, SOCKET)
             did.append("restarted it, with other ports")
         elif self.service in changed and SERVICE in was_active:
             self._change("restart", SERVICE)
@@ -152,7 +152,7 @@ class UserUnits:
         # Without it, what failed too often stays failed.
         self._systemctl("reset-failed", *UNITS)
         if SERVICE in before.places:
-            self._change("restart", *UNITS)
+            self._change("restart", SERVICE, SOCKET)
             return [f"restarted {SERVICE} with {SOCKET}"]
         self._change("start", *UNITS)
         return [f"started {SOCKET} and {SERVICE}"]
@@ -167,14 +167,11 @@ class UserUnits:
         self._change("stop", *UNITS)
         return [f"stopped {SOCKET} and {SERVICE}"]
 
-    def pending_job(self) -> str | None:
-        """What systemd is doing with the service: `stop`, `restart`, …; None when nothing."""
-        ran = self._systemctl("list-jobs", "--no-legend", "--plain", SERVICE, timeout_s=QUICK_S)
-        for line in ran.output.splitlines() if ran.ok else ():
-            words = line.split()
-            if len(words) >= 3 and words[1] == SERVICE:
-                return words[2]
-        return None
+    def pending_jobs(self) -> dict[str, str]:
+        """What systemd is doing with our units: `stop`, `restart`, …, by unit."""
+        ran = self._systemctl("list-jobs", "--no-legend", "--plain", *UNITS, timeout_s=QUICK_S)
+        jobs = (line.split() for line in ran.output.splitlines() if ran.ok)
+        return {words[1]: words[2] for words in jobs if len(words) >= 3 and words[1] in UNITS}
 
     def advice(self) -> list[tuple[str, str]]:
         """What a user may want to know of where it runs, each with a command."""

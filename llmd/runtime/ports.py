@@ -74,6 +74,11 @@ class Ports:
         """Ports that the service manager holds."""
         return self._held.managed
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Ports that are open."""
+        return tuple(self._listeners)
+
     def addresses(self, port: int) -> tuple[str, ...]:
         """Where *port* is open; empty when it is not."""
         return self._listen if port in self._listeners else ()

@@ -107,25 +107,27 @@ def test_stop_limit_is_unknown_when_nobody_answers(units):
 
 
 @pytest.mark.parametrize(
-    ("jobs", "expected"),
+    ("jobs", "restarts", "replaces_sockets"),
     [
-        ("7 llmd.service restart running\n", True),
-        ("7 llmd.service stop running\n", False),
-        ("", None),
+        ("7 llmd.service restart running\n", True, False),
+        ("7 llmd.service restart running\n8 llmd.socket start waiting\n", True, True),
+        ("7 llmd.service stop running\n", False, False),
+        ("", None, False),
     ],
 )
-def test_restart_is_told_from_a_stop(units, jobs, expected):
+def test_restart_is_told_from_a_stop(units, jobs, restarts, replaces_sockets):
     kept = units()
     kept._run.jobs = jobs
-    assert service.is_being_restarted("systemd", service=kept) is expected
+    intent = service.intent("systemd", service=kept)
+    assert (intent.restarts, intent.replaces_sockets) == (restarts, replaces_sockets)
 
 
 def test_restart_is_unknown_when_the_manager_does_not_tell(units):
     broken = units()
     broken._run.answers["list-jobs"] = [fails(1)]
-    assert service.is_being_restarted("systemd", service=broken) is None
-    assert service.is_being_restarted("launchd") is None
-    assert service.is_being_restarted(None) is None
+    assert service.intent("systemd", service=broken) == service.Intent()
+    assert service.intent("launchd") == service.Intent()
+    assert service.intent(None) == service.Intent()
 
 
 def test_stop_by_the_manager_says_what_it_did(units):

@@ -210,11 +210,16 @@ def test_changed_service_is_restarted_while_the_ports_stay_open(desk):
     assert at.systemctl.changes() == ["daemon-reload", f"enable {BOTH}", "restart llmd.service"]
 
 
-def test_changed_ports_restart_both_in_one_transaction(desk):
+def test_changed_ports_restart_both_the_service_first(desk):
+    """The other way round systemd fails: the socket cannot start while the service runs."""
     at = desk()
     at.install()
     at.install(ports=(8081, 8085))
-    assert at.systemctl.changes() == ["daemon-reload", f"enable {BOTH}", f"restart {BOTH}"]
+    assert at.systemctl.changes() == [
+        "daemon-reload",
+        f"enable {BOTH}",
+        "restart llmd.service llmd.socket",
+    ]
 
 
 def test_what_failed_too_often_is_started_again(desk):
@@ -226,7 +231,7 @@ def test_what_failed_too_often_is_started_again(desk):
 def test_service_that_lost_its_ports_is_restarted_with_them(desk):
     at = desk(active=["llmd.service"], failed=["llmd.socket"])
     at.units.start()
-    assert at.systemctl.changes() == [f"reset-failed {BOTH}", f"restart {BOTH}"]
+    assert at.systemctl.changes() == [f"reset-failed {BOTH}", "restart llmd.service llmd.socket"]
 
 
 def test_stop_takes_both_so_that_no_connection_starts_it_again(desk):
@@ -308,16 +313,19 @@ def test_state_tells_what_is_active_and_why_not(desk):
 @pytest.mark.parametrize(
     ("jobs", "expected"),
     [
-        ("", None),
-        ("No jobs running.\n", None),
-        ("1204 llmd.service restart running\n", "restart"),
-        ("1203 llmd.socket restart waiting\n1204 llmd.service stop running\n", "stop"),
+        ("", {}),
+        ("No jobs running.\n", {}),
+        ("1204 llmd.service restart running\n", {"llmd.service": "restart"}),
+        (
+            "1203 llmd.socket start waiting\n1204 llmd.service restart running\n1 a.service stop\n",
+            {"llmd.socket": "start", "llmd.service": "restart"},
+        ),
     ],
 )
-def test_pending_job_is_read(desk, jobs, expected):
+def test_pending_jobs_are_read(desk, jobs, expected):
     at = desk()
     at.systemctl.jobs = jobs
-    assert at.units.pending_job() == expected
+    assert at.units.pending_jobs() == expected
 
 
 @pytest.mark.parametrize(("linger", "count"), [("no", 1), ("yes", 0)])
