@@ -231,6 +231,7 @@ class FakeOperator:
         )
 
     async def restart(self) -> wire.RestartReport:
+        self._maybe_fail("restart")
         self.calls.append(("restart",))
         self.restarts += 1
         return wire.RestartReport(restarts=self.restarts - 1)

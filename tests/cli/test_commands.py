@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from llmd.cli.main import run
-from llmd.errors import BudgetExceededError, ConfigError, LoadFailedError
+from llmd.errors import BudgetExceededError, ConfigError, LoadFailedError, RestartRefusedError
 from tests.admin.fake_operator import served
 
 
@@ -285,6 +285,23 @@ def test_reader_that_goes_away_is_no_failure_to_report(start, daemon):
     process.stdout.readline()
     process.stdout.close()
     assert (process.wait(10), process.stderr.read()) == (141, "")
+
+
+def test_restart_says_what_stayed_loaded(ctl, daemon):
+    done = ctl("restart")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"llmd 0.1.0 (pid {os.getpid()}) has restarted")
+    assert daemon.operator.calls == [("restart",)]
+    report = json.loads(ctl("--json", "restart").stdout)
+    assert report == {"pid": os.getpid(), "version": "0.1.0", "restarts": 2}
+
+
+def test_restart_that_is_refused_is_one_line(ctl, daemon):
+    error = RestartRefusedError("llmd would not start again: no", remedy="mend it")
+    daemon.operator.fail["restart"] = error
+    done = ctl("restart")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "llmd-ctl: llmd would not start again: no; mend it\n"
 
 
 def test_stop_waits_for_the_end_of_the_process(ctl, short_dir):
