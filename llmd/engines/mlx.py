@@ -10,14 +10,13 @@ from llmd.hosts.protocol import Launch
 from llmd.proxy.gate import BodyEdits
 
 
+# No vectors either: the models that mlx_lm runs are trained to go on with a text, and averages of
+# their states rank texts badly while looking like vectors. A wrong vector is worse than a 501.
 UNSUPPORTED: Final = frozenset(
     {
         "/v1/embeddings",
         "/v1/rerank",
         "/v1/reranking",
-        "/v1/responses",
-        "/v1/messages",
-        "/v1/messages/count_tokens",
         "/v1/audio/transcriptions",
         "/v1/audio/speech",
         "/v1/images/generations",

@@ -81,21 +81,26 @@ def _closed(connection: socket.socket) -> bool:
         return True
 
 
-class _Output(Protocol):
-    def write(self, data: bytes, /) -> Any: ...
+class Output(Protocol):
+    """Where a `Reply` goes."""
+
+    def write(self, data: bytes, /) -> Any:
+        """Pass *data* on."""
 
 
 class Reply:
     """Stands in for a handler's output while code writes to it that knows only HTTP/1.0.
 
-    The body of an error is kept for `error`; a stream is framed as chunks; the rest passes.
+    What is to be told differently is kept: the body of an error for `error`, of an answer for
+    `answer`. A stream is framed as chunks; the rest passes.
     """
 
-    def __init__(self, output: _Output) -> None:
+    def __init__(self, output: Output) -> None:
         self._output = output
-        self._mode: Literal["plain", "chunked", "error"] = "plain"
+        self._mode: Literal["plain", "chunked", "error", "answer"] = "plain"
         self.status = 0
         self.error = bytearray()
+        self.answer = bytearray()
 
     @property
     def streaming(self) -> bool:
@@ -107,12 +112,21 @@ class Reply:
         """Whether `error` holds the body of a response that was not sent."""
         return self._mode == "error"
 
+    @property
+    def withheld(self) -> bool:
+        """Whether `answer` holds the body of a response that was not sent."""
+        return self._mode == "answer"
+
+    def begin_answer(self) -> None:
+        """Keep what follows, an answer."""
+        self._mode = "answer"
+
     def begin_chunks(self) -> None:
         """Frame what follows."""
         self._mode = "chunked"
 
     def begin_error(self, status: int) -> None:
-        """Keep what follows."""
+        """Keep what follows, an error."""
         self._mode, self.status = "error", status
 
     def write(self, data: bytes) -> int:
@@ -120,6 +134,8 @@ class Reply:
         match self._mode:
             case "error":
                 self.error += data
+            case "answer":
+                self.answer += data
             case "chunked" if data:
                 self._output.write(b"%x\r\n%b\r\n" % (len(data), data))
             case "chunked":

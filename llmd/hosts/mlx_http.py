@@ -18,28 +18,28 @@ from typing import IO, Any, Final
 
 from mlx_lm.server import APIHandler, get_system_fingerprint
 
+from llmd.hosts.dialects import COUNT_TOKENS, TRANSLATED, Translation
 from llmd.hosts.http_server import HangupWatcher, Reply, read_body
-from llmd.hosts.mlx_generate import CancelledError, ContextExceededError, Generator, tokens
+from llmd.hosts.mlx_dialects import TranslatedReply, count_tokens
+from llmd.hosts.mlx_generate import CancelledError, ContextExceededError, Generator
+from llmd.hosts.mlx_turn import Turn
 from llmd.hosts.openai_body import RequestError, edit_body, param_of
 
 
-_CHAT: Final = frozenset({"/v1/chat/completions", "/chat/completions"})
+_CHAT_PATH: Final = "/v1/chat/completions"
+_CHAT: Final = frozenset({_CHAT_PATH, "/chat/completions"})
 _TEXT: Final = frozenset({"/v1/completions"})
+_ANSWERED: Final = _CHAT | _TEXT | TRANSLATED.keys() | {COUNT_TOKENS}
 _LACKING: Final = frozenset(
     {
         "/v1/embeddings",
         "/v1/rerank",
         "/v1/reranking",
-        "/v1/responses",
-        "/v1/messages",
         "/v1/audio/transcriptions",
         "/v1/audio/speech",
         "/v1/images/generations",
     }
 )
-_KEEPALIVE_S: Final = 5.0
-"""A stream that is silent for so long gets a comment."""
-
 log = logging.getLogger("llmd.host")
 
 
@@ -64,40 +64,6 @@ class Service:
         """One more request, or one less."""
         with self._lock:
             self.in_flight += step
-
-
-class _Turn:
-    """What mlx_lm's handler takes for its generator during one request."""
-
-    def __init__(self, handler: "Handler", service: Service) -> None:
-        self.cli_args = service.generator.cli_args
-        self.error: Exception | None = None
-        self._handler = handler
-        self._service = service
-
-    def generate(
-        self,
-        request: Any,
-        args: Any,
-        progress_callback: Callable[[int, int], None] | None = None,
-    ) -> tuple[Any, Any]:
-        """As `ResponseGenerator.generate`: the context, and an iterator over tokens."""
-        inbox = self._service.generator.submit(request, args)
-        self._handler.on_hangup = inbox.cancel
-        if self._handler.hung_up:  # before there was anything to cancel
-            inbox.cancel()
-        try:
-            context = inbox.get()
-        except Exception as error:
-            self.error = error
-            raise
-        rest = tokens(
-            inbox,
-            on_progress=progress_callback,
-            on_silence=self._handler.keep_alive,
-            silence_s=_KEEPALIVE_S,
-        )
-        return context, rest
 
 
 class Handler(APIHandler):  # type: ignore[misc]
@@ -144,21 +110,11 @@ class Handler(APIHandler):  # type: ignore[misc]
             self.close_connection = True
             self._send_error(RequestError("the body's length or chunks make no sense"))
             return
-        path = self.path.partition("?")[0]
-        try:
-            if path not in _CHAT | _TEXT:
-                raise self._no_such_path(path)
-            try:
-                body = json.loads(raw)
-            except ValueError as error:
-                raise RequestError(f"the body is not JSON: {error}") from None
-            body = edit_body(body, chat=path in _CHAT, profile=self.service.profile)
-        except RequestError as error:
-            self._send_error(error)
-            return
         self.service.count(1)
         try:
-            self._complete(path, body)
+            self._answer(self.path.partition("?")[0], raw)
+        except RequestError as error:
+            self._send_error(error)
         finally:
             self.service.count(-1)
 
@@ -166,11 +122,37 @@ class Handler(APIHandler):  # type: ignore[misc]
         """Cross-origin questions are the daemon's to answer."""
         self._send_error(RequestError("no such method", status=HTTPStatus.METHOD_NOT_ALLOWED))
 
-    def _complete(self, path: str, body: dict[str, Any]) -> None:
+    def _answer(self, path: str, raw: bytes) -> None:
+        """Answer the request with body *raw*, in the dialect of *path*.
+
+        Raises:
+            RequestError: It cannot be served; nothing has been sent.
+        """
+        if path not in _ANSWERED:
+            raise self._no_such_path(path)
+        try:
+            body = json.loads(raw)
+        except ValueError as error:
+            raise RequestError(f"the body is not JSON: {error}") from None
+        profile = self.service.profile
+        if path == COUNT_TOKENS:
+            chat = edit_body(
+                TRANSLATED["/v1/messages"](body, profile=profile).chat, chat=True, profile=profile
+            )
+            self._send_json({"input_tokens": count_tokens(self.service.generator, chat)})
+        elif path in TRANSLATED:
+            translation = TRANSLATED[path](body, profile=profile)
+            chat = {**translation.chat, "stream_options": {"include_usage": True}}
+            self._complete(_CHAT_PATH, edit_body(chat, chat=True, profile=profile), translation)
+        else:
+            self._complete(path, edit_body(body, chat=path in _CHAT, profile=profile), None)
+
+    def _complete(self, path: str, body: dict[str, Any], translation: Translation | None) -> None:
         """Have mlx_lm's handler answer *body*, behind a `Reply`."""
         rfile, wfile = self.rfile, self.wfile
-        self._reply = reply = Reply(wfile)
-        self.response_generator = turn = _Turn(self, self.service)
+        reply = Reply(wfile) if translation is None else TranslatedReply(wfile, translation)
+        self._reply = reply
+        self.response_generator = turn = Turn(self, self.service.generator, translation)
         data = json.dumps(body).encode()
         self.path, self.rfile, self.wfile = path, BytesIO(data), reply  # type: ignore[assignment]
         del self.headers["Content-Length"]
@@ -191,13 +173,15 @@ class Handler(APIHandler):  # type: ignore[misc]
             self.close_connection = True
         elif broken is not None:
             log.error("request failed", exc_info=broken)
-            self._break_off(reply, broken)
+            self._break_off(reply, broken, translation)
         elif reply.failed:
             self._send_error(_translate(reply, turn.error, body))
         elif reply.streaming:
             reply.end_chunks()
+        elif reply.withheld and translation is not None:
+            self._send_json(translation.whole(json.loads(reply.answer)))
 
-    def _break_off(self, reply: Reply, error: Exception) -> None:
+    def _break_off(self, reply: Reply, error: Exception, translation: Translation | None) -> None:
         """Something failed in the middle of an answer."""
         told = RequestError(
             f"the engine failed: {error}",
@@ -205,7 +189,8 @@ class Handler(APIHandler):  # type: ignore[misc]
             status=HTTPStatus.INTERNAL_SERVER_ERROR,
         )
         if reply.streaming:
-            reply.write(f"data: {json.dumps(told.to_openai())}\n\n".encode())
+            event = f"data: {json.dumps(told.to_openai())}\n\n".encode()
+            reply.write(event if translation is None else translation.broken(told))
             reply.end_chunks()
         else:
             self._headers_buffer: list[bytes] = []
@@ -237,11 +222,17 @@ class Handler(APIHandler):  # type: ignore[misc]
         self.send_header("Transfer-Encoding", "chunked")
 
     def end_headers(self) -> None:
-        """Send the headers, unless what follows is an error that will be told differently."""
-        if self._reply is None or not self._reply.failed:
-            super().end_headers()
-            if self._reply is not None and self.stream:
-                self._reply.begin_chunks()
+        """Send the headers, unless what follows will be told differently."""
+        reply = self._reply
+        if reply is not None and reply.failed:
+            return
+        if isinstance(reply, TranslatedReply) and not self.stream:
+            self._headers_buffer = []
+            reply.begin_answer()
+            return
+        super().end_headers()
+        if reply is not None and self.stream:
+            reply.begin_chunks()
 
     def generate_response(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """One response object, with reasoning under the name that all of llmd's engines use."""

@@ -93,6 +93,7 @@ def edit_body(body: Any, *, chat: bool, profile: str) -> dict[str, Any]:
     _check_template_kwargs(edited.get("chat_template_kwargs", {}))
     if chat:
         edited["messages"] = _messages(edited.get("messages"))
+        _choose_tools(edited)
     else:
         _edit_text(edited)
     return edited
@@ -112,6 +113,27 @@ def _check_template_kwargs(given: Any) -> None:
         raise RequestError(
             f"chat_template_kwargs cannot set {min(taken)}", param="chat_template_kwargs"
         )
+
+
+def _choose_tools(edited: dict[str, Any]) -> None:
+    """Offer the tools that `tool_choice` leaves; mlx_lm does not look at it.
+
+    A call cannot be forced: `required` is as good as `auto`.
+    """
+    choice = edited.pop("tool_choice", None)
+    if choice == "none":
+        edited.pop("tools", None)
+    elif isinstance(choice, Mapping) and isinstance(edited.get("tools"), list):
+        wanted = _name_of(choice)
+        named = [tool for tool in edited["tools"] if _name_of(tool) == wanted]
+        if not named:
+            raise RequestError(f"there is no tool {wanted!r} to choose", param="tool_choice")
+        edited["tools"] = named
+
+
+def _name_of(tool: Any) -> Any:
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    return function.get("name") if isinstance(function, Mapping) else None
 
 
 def _edit_text(edited: dict[str, Any]) -> None:

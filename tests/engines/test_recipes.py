@@ -63,7 +63,8 @@ def test_mlx_runs_in_a_host_of_its_own_and_may_take_the_spare():
         "args": ["--top-k", "20"],
     }
     assert (recipe.sequences, recipe.spare_kind, recipe.runner) == (3, "mlx", "mlx_lm")
-    assert {"/v1/embeddings", "/v1/messages", "/v1/responses"} <= recipe.unsupported
+    assert {"/v1/embeddings", "/v1/rerank"} <= recipe.unsupported
+    assert not {"/v1/messages", "/v1/messages/count_tokens", "/v1/responses"} & recipe.unsupported
 
 
 def test_mlx_with_variables_cannot_use_a_spare_that_has_imported_already():

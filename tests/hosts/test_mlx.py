@@ -101,8 +101,8 @@ async def test_models_are_the_one_profile(connection):
     [
         ("POST", "/v1/embeddings", {"input": "x"}, 501, "unsupported", None),
         ("POST", "/v1/rerank", {}, 501, "unsupported", None),
-        ("POST", "/v1/responses", {}, 501, "unsupported", None),
-        ("POST", "/v1/messages", {}, 501, "unsupported", None),
+        ("POST", "/v1/responses", {}, 400, "invalid_request", "input"),
+        ("POST", "/v1/messages", {}, 400, "invalid_request", "messages"),
         ("POST", "/v2/other", {}, 404, "not_found", None),
         ("GET", "/other", None, 404, "not_found", None),
         ("GET", "/v1/models/other", None, 404, "not_found", None),

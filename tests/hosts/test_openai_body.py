@@ -143,3 +143,29 @@ def test_field_is_recognised_in_mlx_lms_words():
     assert param_of("temperature must be of type float", body) == "temperature"
     assert param_of("something else", body) is None
     assert param_of("", body) is None
+
+
+LOOK, WAIT = ({"type": "function", "function": {"name": name}} for name in ("look", "wait"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "offered"),
+    [
+        ("auto", [LOOK, WAIT]),
+        ("required", [LOOK, WAIT]),
+        ("none", None),
+        ({"type": "function", "function": {"name": "wait"}}, [WAIT]),
+    ],
+)
+def test_choice_of_tools_is_what_is_offered(choice, offered):
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": [LOOK, WAIT]}
+    edited = edit_body({**body, "tool_choice": choice}, chat=True, profile="p")
+    assert edited.get("tools") == offered
+    assert "tool_choice" not in edited
+
+
+def test_choice_of_a_tool_that_is_not_there_is_refused():
+    choice = {"type": "function", "function": {"name": "fly"}}
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": [LOOK]}
+    with pytest.raises(RequestError, match="'fly'"):
+        edit_body({**body, "tool_choice": choice}, chat=True, profile="p")
