@@ -212,8 +212,9 @@ async def test_live_host_is_adopted_as_it_is(hosts):
     host.detach()
     adopted = await hosts.adopt(host)
     assert (adopted.state, adopted.fingerprint, adopted.upstream) == ("ready", "f1", upstream)
-    assert await adopted.stop(grace_s=5) == Exit()
-    assert await asyncio.wait_for(host.exited, 10) == Exit(code=0)
+    # Both are in one process here, and only one of them can collect the child.
+    ends = {await adopted.stop(grace_s=5), await asyncio.wait_for(host.exited, 10)}
+    assert ends == {Exit(), Exit(code=0)}
 
 
 async def test_stranger_is_not_adopted_and_not_harmed(hosts):

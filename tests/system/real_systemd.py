@@ -11,23 +11,25 @@ import select
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
+
+from tests.conftest import ROOT
 
 
 SYSTEMD = Path("/lib/systemd/systemd")
 TOOLS = ("unshare", "nsenter", "setpriv", "timeout", "systemctl")
 
-# Runs as root in the new namespaces; $1 is a directory to share. Its /tmp comes first.
+# Runs as root in the new namespaces; the arguments are directories to share, which may be below
+# its /tmp, and the first of which may be written to. Its /tmp comes first.
 BOOT = r"""
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
-mkdir /run/shared
-mount --bind "$1" /run/shared
+for shared; do mkdir -p "/run/shared$shared"; mount --bind "$shared" "/run/shared$shared"; done
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /var/tmp
-mkdir -p "$1"
-mount --move /run/shared "$1"
+for shared; do mkdir -p "$shared"; mount --move "/run/shared$shared" "$shared"; done
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --bind /dev/null /dev/console
 mount --bind /proc/sys /proc/sys
@@ -123,7 +125,7 @@ class RealSystemd:
                     *("sh", "-c", enter_group, "sh"),
                     *("unshare", "--pid", "--mount", "--cgroup", "--uts", "--ipc"),
                     *("--fork", "--kill-child", "--mount-proc"),
-                    *("sh", "-c", BOOT, "sh", str(self.directory)),
+                    *("sh", "-c", BOOT, "sh", str(self.directory), *_below_tmp(ROOT, sys.prefix)),
                 ],
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
@@ -179,6 +181,12 @@ class RealSystemd:
                 events.seek(0)
         for directory, _, _ in os.walk(self._group, topdown=False):
             Path(directory).rmdir()
+
+
+def _below_tmp(root, environment):
+    """Those of the two directories that the /tmp of the namespace would hide."""
+    apart = [root] if Path(environment).is_relative_to(root) else [root, environment]
+    return [str(directory) for directory in apart if Path(directory).is_relative_to("/tmp")]
 
 
 def _only_child(pid):

@@ -36,7 +36,7 @@ class Tally:
     """What became of the requests.
 
     Attributes:
-        kills: When the daemon was killed.
+        kills: From when to when the daemon was being killed.
         cut: Those that broke off without having been in flight at a kill.
     """
 
@@ -50,7 +50,8 @@ class Tally:
         refused = isinstance(getattr(error, "os_error", error), ConnectionRefusedError)
         if refused:
             self.counts["refused"] += 1
-        at_a_kill = any(began <= kill <= time.monotonic() for kill in self.kills)
+        now = time.monotonic()
+        at_a_kill = any(start <= now and began <= over for start, over in self.kills)
         self.counts[f"{kind} cut by a kill" if at_a_kill else f"{kind} broken"] += 1
         if not at_a_kill:
             self.cut.append((kind, repr(error)))
@@ -160,8 +161,10 @@ async def events(machine, manager, tally, began):
 
     def kill():
         starts = len(manager.starts)
-        tally.kills.append(time.monotonic())
+        start = time.monotonic()
+        tally.kills.append((start, float("inf")))
         manager.kill(signal.SIGKILL)
+        tally.kills[-1] = (start, time.monotonic())
         manager.wait_until(lambda: len(manager.starts) > starts)
         manager.wait_ready(30)
 
