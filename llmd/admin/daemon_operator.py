@@ -250,7 +250,7 @@ class DaemonOperator:
     async def _unload(self, names: list[str]) -> wire.UnloadReport:
         started_s = clock.now()
         charged = {v.name: v.charged_bytes for v in self._daemon.snapshot().profiles}
-        done = await asyncio.gather(*(self._daemon.unload(name) for name in names))
+        done = await asyncio.gather(*(self._daemon.commands.unload(name) for name in names))
         unloaded = tuple(result.profile for result in done if result.changed)
         return wire.UnloadReport(
             unloaded=unloaded,

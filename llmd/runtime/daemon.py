@@ -23,7 +23,6 @@ from llmd.core.events import (
     Effect,
     Event,
     Grant,
-    LoadRequested,
     Note,
     PinChanged,
     Refuse,
@@ -34,37 +33,32 @@ from llmd.core.events import (
     Ticked,
     Ticket,
     TrimCaches,
-    UnloadRequested,
     WakeAt,
 )
 from llmd.core.scheduler import Scheduler
 from llmd.core.snapshot import Snapshot
-from llmd.errors import LlmdError, ShuttingDownError
+from llmd.errors import LlmdError
 from llmd.proxy.gate import Lease, Settled
 from llmd.proxy.limits import Limits
 from llmd.proxy.pool import UpstreamPool
 from llmd.runtime import clock
 from llmd.runtime.catalogue import Catalogue, Entry
+from llmd.runtime.commands import Commands
 from llmd.runtime.departure import FORCE_S, Departure, Way
 from llmd.runtime.gate import DaemonGate
 from llmd.runtime.hosting import Hosting
 from llmd.runtime.learned import Learned
-from llmd.runtime.ledger import Ledger, Record, strays
+from llmd.runtime.ledger import Ledger
 from llmd.runtime.log import EventLog
 from llmd.runtime.ports import Held, Ports
+from llmd.runtime.succession import Succession
 
 
 RESERVE_S: Final = 2 * FORCE_S + 2.0
 """Of what the service manager waits, for what comes after the drain time."""
 
-TAKE_OVER_S: Final = 2.0
-"""For hosts that were left to answer, before the ports are opened without waiting for the rest."""
-
 BACKLOG_S: Final = 5.0
 """After the start, in which nobody is refused because too many came at once: they had to wait."""
-
-LOST_S: Final = 5.0
-"""For hosts that no ledger knows to be gone."""
 
 NOTHING_LEFT: Final = Stock()
 
@@ -86,6 +80,7 @@ class Daemon:
         waiting: Requests that have no answer yet, by ticket.
         tokens_per_s: Of the last stream of each profile.
         departure: How and when it ends.
+        commands: What administrators wait for.
     """
 
     def __init__(
@@ -111,7 +106,6 @@ class Daemon:
             held: Sockets that were open before this daemon.
         """
         self.learned = learned
-        self.ledger = ledger
         self.events = events
         self.log_dir = log_dir
         self.catalogue = Catalogue.build(config, learned)
@@ -121,14 +115,11 @@ class Daemon:
         self._naps = clock.Naps()
         self.waiting: dict[Ticket, Settled] = {}
         self.tokens_per_s: dict[str, float] = {}
-        self._commands: dict[Ticket, asyncio.Future[Complete]] = {}
         self._tickets = itertools.count(1)
         self._queue: deque[Event] = deque()
         self._dispatching = False
         self._tasks: asyncio.TaskGroup
         self._timer: asyncio.TimerHandle | None = None
-        self._owner = owner
-        self._found: dict[str, Record] = {}
         self._examined_s: dict[str, float] = {}
         self.hosting = Hosting(
             spawn_task=self.spawn_task, post=self.dispatch, forget=self.pool.forget,
@@ -140,6 +131,10 @@ class Daemon:
             ports=self.ports, hosting=self.hosting, ledger=ledger, dispatch=self.dispatch,
             spawn_task=self.spawn_task, record=self.record,
         )  # fmt: skip
+        self.commands = Commands(self.dispatch, self.new_ticket, self.departure)
+        self._succession = Succession(
+            ledger, owner=owner, hosting=self.hosting, scheduler=self.scheduler
+        )
 
     @property
     def config(self) -> Config:
@@ -158,13 +153,15 @@ class Daemon:
         """
         async with asyncio.TaskGroup() as self._tasks:
             try:
-                await self._take_over()
+                # Before anybody can ask for a second copy of what is loaded already.
+                self._configure(await self._succession.inherit())
+                await self._succession.heard()
                 await self.ports.open(self.config)
                 watcher = self._tasks.create_task(self.departure.ended.wait())
                 await ready()
                 await watcher
             finally:
-                self._refuse_commands()
+                self.commands.refuse_all()
                 await self.ports.close()
                 self.pool.close()
                 if self._timer is not None:
@@ -173,19 +170,6 @@ class Daemon:
                     self.hosting.kill_all()
                 else:
                     self.hosting.leave()
-
-    async def _take_over(self) -> None:
-        """Adopt what an earlier daemon left, before anybody can ask for a second copy of it."""
-        found = self.ledger.read()
-        if self.ledger.warning is not None:
-            log.warning("ledger.unreadable", reason=self.ledger.warning)
-        lost = strays(self._owner, {record.pid for record in found.records.values()})
-        await asyncio.gather(*(asyncio.to_thread(child.wait, LOST_S) for child in lost))
-        self._found = found.records
-        self._configure(found.stock)
-        known = [host.settled.wait() for host in self.hosting if host.found is not None]
-        if known:
-            await asyncio.wait([self.spawn_task(wait) for wait in known], timeout=TAKE_OVER_S)
 
     def spawn_task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run *work* in the daemon's task group: what it raises unexpectedly ends the daemon."""
@@ -201,22 +185,8 @@ class Daemon:
 
     def record(self) -> None:
         """Write down what a daemon that follows this one should find, if it changed."""
-        if self.departure.ended.is_set():
-            return
-        stock = self.scheduler.stock()
-        records = []
-        for known in stock.hosts:
-            host = self.hosting.get(int(known.key))
-            if host is not None and host.process is not None:
-                process = host.process
-                records.append(
-                    Record(
-                        pid=process.pid, started=process.started, instance=process.instance,
-                        log=str(process.log_path), peak_bytes=host.peak_bytes,
-                        known=replace(known, key=process.instance, kind=host.kind),
-                    )
-                )  # fmt: skip
-        self.ledger.write(tuple(records), stock)
+        if not self.departure.ended.is_set():
+            self._succession.record()
 
     async def replace(self, config: Config) -> tuple[Config, Catalogue]:
         """Put *config* in place of the one in use; what did not change keeps running.
@@ -299,24 +269,15 @@ class Daemon:
             case StartSpare():
                 self.hosting.start_spare(effect)
             case AdoptHost():
-                self._adopt(effect)
+                self._succession.adopt(effect, self.catalogue)
             case StopHost():
                 self.hosting.stop(effect)
             case Complete():
-                future = self._commands.pop(effect.ticket, None)
-                if future is not None and not future.done():
-                    future.set_result(effect)
+                self.commands.complete(effect)
             case TrimCaches():
                 self.spawn_task(self.hosting.trim(effect.host))
             case _:
                 assert_never(effect)
-
-    def _adopt(self, effect: AdoptHost) -> None:
-        record = self._found.pop(effect.key)
-        entry = self.catalogue.entries.get(effect.profile or "")
-        if entry is not None and entry.residency.fingerprint != record.known.fingerprint:
-            entry = None  # what it holds says nothing about the profile as it is now
-        self.hosting.adopt(effect, record, entry)
 
     def _grant(self, effect: Grant) -> None:
         settled = self.waiting.pop(effect.ticket, None)
@@ -332,9 +293,7 @@ class Daemon:
         settled = self.waiting.pop(effect.ticket, None)
         if settled is not None:
             settled(effect.error)
-        future = self._commands.pop(effect.ticket, None)
-        if future is not None and not future.done():
-            future.set_exception(effect.error)
+        self.commands.refuse(effect.ticket, effect.error)
 
     def _wake_at(self, when_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -363,31 +322,7 @@ class Daemon:
         if profile in self.catalogue.faulty:
             self._examined_s.pop(profile, None)
             await self.examine(profile)
-        return await self._command(LoadRequested(self.new_ticket(), profile, pin, ttl_s))
-
-    async def unload(self, profile: str) -> Complete:
-        """Drain and stop *profile*; returns when its memory is free.
-
-        Raises:
-            LlmdError: There is no such profile, or the daemon is stopping.
-        """
-        return await self._command(UnloadRequested(self.new_ticket(), profile))
-
-    def _refuse_commands(self) -> None:
-        """Nobody will carry out what is still to be done."""
-        for future in self._commands.values():
-            if not future.done():
-                future.set_exception(ShuttingDownError("llmd ended before this was done"))
-        self._commands.clear()
-
-    async def _command(self, event: LoadRequested | UnloadRequested) -> Complete:
-        if self.departure.way is not None:
-            verb = "restarting" if self.departure.way == "restart" else "stopping"
-            raise ShuttingDownError(f"llmd is {verb}", retry_after_s=5.0)
-        future: asyncio.Future[Complete] = asyncio.get_running_loop().create_future()
-        self._commands[event.ticket] = future
-        self.dispatch(event)
-        return await future
+        return await self.commands.load(profile, pin=pin, ttl_s=ttl_s)
 
     def pin(self, profile: str, *, pinned: bool) -> None:
         """Pin or unpin until the daemon is stopped."""

@@ -17,6 +17,43 @@ _CATCH_UP: Final = 64
 """Reads that may find more before a writer that does not pause for breath is cut off."""
 
 
+class HostLog:
+    """What one run of a host prints, at the end of a file that earlier runs have written to.
+
+    Attributes:
+        path: The file.
+        begins_at: The byte from which on it is this run's; 0 where that is not known.
+    """
+
+    def __init__(self, path: Path, *, begins_at: int = 0) -> None:
+        self.path = path
+        self.begins_at = begins_at
+
+    @classmethod
+    def begin(cls, path: Path) -> "HostLog":
+        """Of a run that is about to start; a long log of earlier runs is moved out of the way."""
+        rotate_log(path)
+        return cls(path, begins_at=size_of(path))
+
+    def tail(self, lines: int = 20) -> tuple[str, ...]:
+        """The last *lines* that this run printed."""
+        return last_lines(self.path, lines, begins_at=self.begins_at)
+
+    def shorten(self) -> None:
+        """Cut it down to its end if it has grown long; what `tail` tells stays."""
+        self.begins_at = max(self.begins_at - shorten_log(self.path), 0)
+
+    def rename(self, path: Path) -> None:
+        """Give it another name, when a spare becomes a profile's host.
+
+        What was at *path* becomes `….1`.
+        """
+        with contextlib.suppress(OSError):
+            rotate_log(path, limit_bytes=0)
+            self.path.rename(path)
+            self.path = path
+
+
 def size_of(path: Path) -> int:
     """The bytes of a file; 0 when there is none."""
     try:

@@ -28,7 +28,7 @@ from llmd.runtime.control import (
     ControlRefusedError,
     socket_path,
 )
-from llmd.runtime.host_log import last_lines, rotate_log, shorten_log, size_of
+from llmd.runtime.host_log import HostLog
 
 
 HOST_PROGRAM: Final = ("-m", "llmd.hosts")
@@ -70,23 +70,22 @@ class HostProcess:
         started: Tells it from an earlier or later process of that number; see `identity.started`.
         exited: Settled with the `Exit` once the process is reaped; never cancelled.
         upstream: Where requests go; None until a load is done.
-        log_path: What it and its engine print.
+        log: What it and its engine print.
     """
 
     def __init__(
-        self, child: Child, *, kind: str, instance: str, directory: Path, log_path: Path
+        self, child: Child, *, kind: str, instance: str, directory: Path, log: HostLog
     ) -> None:
         self.kind = kind
         self.instance = instance
         self.pid = child.pid
         self.started = started(child.pid) or 0.0
-        self.log_path = log_path
+        self.log = log
         self.upstream: Upstream | None = None
         self.fingerprint: str | None = None
         self.state = "idle"
         self._child = child
         self._directory = directory
-        self._log_from = 0
         self._control: ControlClient | None = None
         self._loop = asyncio.get_running_loop()
         self._stopping = False
@@ -132,8 +131,7 @@ class HostProcess:
         """
         instance = secrets.token_hex(4)
         control, upstream = (socket_path(directory, instance, name) for name in ("c", "u"))
-        rotate_log(log_path)
-        begins_at = size_of(log_path)
+        log = HostLog.begin(log_path)
         child = spawn(
             [
                 python,
@@ -147,8 +145,7 @@ class HostProcess:
             env={**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1"},
             log=log_path,
         )
-        host = cls(child, kind=kind, instance=instance, directory=directory, log_path=log_path)
-        host._log_from = begins_at
+        host = cls(child, kind=kind, instance=instance, directory=directory, log=log)
         try:
             await host.attach(timeout_s)
         except BaseException:
@@ -164,7 +161,8 @@ class HostProcess:
 
         To be attached to next. How it ends will be unknown, unless it is a child of this process.
         """
-        return cls(adopt(pid), kind=kind, instance=instance, directory=directory, log_path=log_path)
+        log = HostLog(log_path)
+        return cls(adopt(pid), kind=kind, instance=instance, directory=directory, log=log)
 
     async def attach(self, timeout_s: float) -> None:
         """Connect as soon as the control socket is there, and check who answers.
@@ -308,9 +306,9 @@ class HostProcess:
             if grace_s > 0:
                 self._child.kill(signal.SIGTERM)
             else:
-                self._kill()
+                self.kill()
             self._timers = [
-                self._loop.call_later(grace_s, self._kill),
+                self._loop.call_later(grace_s, self.kill),
                 self._loop.call_later(grace_s + _STUCK_AFTER_S, self._give_up),
             ]
         await asyncio.wait((self.exited, self._stuck), return_when=asyncio.FIRST_COMPLETED)
@@ -323,9 +321,6 @@ class HostProcess:
 
     def kill(self) -> None:
         """Send SIGKILL to the whole group, now."""
-        self._kill()
-
-    def _kill(self) -> None:
         self._child.kill(signal.SIGKILL)
 
     def _give_up(self) -> None:
@@ -337,23 +332,20 @@ class HostProcess:
             self._loop.call_soon_threadsafe(self._reaped, ended)
 
     def _reaped(self, ended: Exit) -> None:
-        self._detach()
+        self.detach()
         for name in ("c", "u"):
             with contextlib.suppress(OSError):
                 socket_path(self._directory, self.instance, name).unlink()
         if not self.exited.done():
             self.exited.set_result(ended)
 
-    def _detach(self) -> None:
+    def detach(self) -> None:
+        """Let go without stopping it: the host lives on for its orphan grace, to be adopted."""
         for timer in self._timers:
             timer.cancel()
         if self._control is not None:
             self._control.close()
             self._control = None
-
-    def detach(self) -> None:
-        """Let go without stopping it: the host lives on for its orphan grace, to be adopted."""
-        self._detach()
 
     # --- what happened ----------------------------------------------------------------------
 
@@ -367,22 +359,4 @@ class HostProcess:
         ended = self.exited.result() if self.exited.done() else Exit(code=exit_code)
         if not message:
             message = f"the host ended: {ended}"
-        return Failure(message, exit_code=ended.code, signal=ended.signal, log_tail=self.log_tail())
-
-    def log_tail(self, lines: int = 20) -> tuple[str, ...]:
-        """The last *lines* that this run, or for an adopted host any run, printed."""
-        return last_lines(self.log_path, lines, begins_at=self._log_from)
-
-    def bound_log(self) -> None:
-        """Shorten its log when it has grown long; what `log_tail` tells stays."""
-        self._log_from = max(self._log_from - shorten_log(self.log_path), 0)
-
-    def rename_log(self, path: Path) -> None:
-        """Give its log another name, when a spare becomes a profile's host.
-
-        What was at *path* becomes `….1`.
-        """
-        with contextlib.suppress(OSError):
-            rotate_log(path, limit_bytes=0)
-            self.log_path.rename(path)
-            self.log_path = path
+        return Failure(message, exit_code=ended.code, signal=ended.signal, log_tail=self.log.tail())

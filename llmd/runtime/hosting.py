@@ -279,7 +279,7 @@ class Hosting:
         await asyncio.wait((host.assigned, process.exited), return_when=asyncio.FIRST_COMPLETED)
         if process.exited.done():
             raise HostFailedError(process.failure())
-        process.rename_log(self._log_dir / f"{host.name}.log")
+        process.log.rename(self._log_dir / f"{host.name}.log")
         self._record()
 
     async def _load(self, host: Host, process: HostProcess, entry: Entry) -> None:

@@ -82,7 +82,7 @@ class Watch:
         for host in daemon.hosting:
             daemon.hosting.measure(host)
             if host.process is not None:
-                host.process.bound_log()
+                host.process.log.shorten()
         shorten_log(daemon.log_dir / SERVICE_LOG)
         self._relieve()
         busy = daemon.config.keep_awake and any(

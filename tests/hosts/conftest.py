@@ -36,7 +36,7 @@ class Hosts:
     async def adopt(self, host, **changes):
         """Take *host* over, as a second daemon would."""
         known = {"pid": host.pid, "kind": host.kind, "instance": host.instance, **changes}
-        adopted = HostProcess.found(**known, directory=self.directory, log_path=host.log_path)
+        adopted = HostProcess.found(**known, directory=self.directory, log_path=host.log.path)
         try:
             await adopted.attach(2)
         except BaseException:

@@ -144,7 +144,7 @@ async def test_host_without_a_daemon_ends_itself_and_its_server(hosts):
     await host.load(Launch("lab", "exec", command("--children", "1")), "f1")
     host.detach()
     await asyncio.wait_for(host.exited, 10)  # reaped: its group is gone as well
-    assert "no daemon" in "\n".join(host.log_tail())
+    assert "no daemon" in "\n".join(host.log.tail())
 
 
 async def test_host_that_nobody_ever_spoke_to_ends_itself(short_dir):

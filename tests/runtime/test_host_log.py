@@ -13,13 +13,13 @@ from llmd.runtime import host_log
 from llmd.runtime.host_log import (
     LOG_MAX_BYTES,
     TAIL_BYTES,
+    HostLog,
     keep_end,
     last_lines,
     older,
     rotate_log,
     shorten_log,
 )
-from llmd.runtime.host_process import HostProcess
 
 
 LIMIT_BYTES = 256 * 1024
@@ -173,18 +173,15 @@ def test_log_that_had_grown_beyond_all_bounds_is_cut_when_it_is_moved_away(log):
     assert last_lines(older(log), 1) == ("the end",)
 
 
-async def test_last_words_of_a_host_are_those_of_this_run_after_its_log_was_shortened(start, log):
+def test_last_words_are_those_of_this_run_after_the_log_was_shortened(start, log):
     log.write_text("an earlier run\n" * (LOG_MAX_BYTES // 15))
-    begins_at = log.stat().st_size
-    child = start(TELLER, 10, 0)
-    wait_until(lambda: log.stat().st_size == begins_at + 160)
-    host = HostProcess(child, kind="exec", instance="x", directory=log.parent, log_path=log)
-    host._log_from = begins_at
+    ours = HostLog.begin(log)
+    start(TELLER, 10, 0)
+    wait_until(lambda: log.stat().st_size == ours.begins_at + 160)
     with log.open("ab") as file:
         file.write(b"filler " * 20)
-    expected = host.log_tail()
+    expected = ours.tail()
     assert len(expected) == 11
-    host.bound_log()
+    ours.shorten()
     assert log.stat().st_size == TAIL_BYTES
-    assert host.log_tail() == expected
-    await host.stop(grace_s=0)
+    assert ours.tail() == expected

@@ -41,7 +41,7 @@ async def test_sockets_and_log_are_private(hosts, short_dir):
     host = await hosts.start("exec")
     control = socket_path(short_dir, host.instance, "c")
     assert stat.S_IMODE(control.stat().st_mode) == 0o600
-    assert stat.S_IMODE(host.log_path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(host.log.path.stat().st_mode) == 0o600
 
 
 async def test_loaded_host_serves_at_its_upstream(hosts):
@@ -260,7 +260,7 @@ async def test_environment_is_what_was_given(hosts, short_dir):
 async def test_log_of_a_spare_becomes_the_profiles(hosts, short_dir):
     (short_dir / "lab.log").write_text("earlier\n")
     host = await hosts.start("exec", log="spare.log")
-    host.rename_log(short_dir / "lab.log")
+    host.log.rename(short_dir / "lab.log")
     with pytest.raises(HostFailedError) as caught:
         await host.load(launch("--crash-at-start", "1"), "f1")
     assert "unruly: giving up" in caught.value.failure.log_tail

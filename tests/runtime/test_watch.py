@@ -109,7 +109,8 @@ async def test_pressure_is_told_again_only_after_a_pause(world):
 
 async def test_hosts_are_measured_and_their_logs_kept_short(world):
     shortened = []
-    loaded = SimpleNamespace(process=SimpleNamespace(bound_log=lambda: shortened.append(1)))
+    shortening = SimpleNamespace(shorten=lambda: shortened.append(1))
+    loaded = SimpleNamespace(process=SimpleNamespace(log=shortening))
     remote = SimpleNamespace(process=None)
     world.daemon.hosting.extend([loaded, remote])
     await world.look()
