@@ -243,7 +243,8 @@ def _dial(path: Path, timeout_s: float | None) -> Iterator[socket.socket]:
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
             raise DaemonNotRunningError(
                 f"no llmd answers on {path}",
-                remedy="start it with `llmd serve`, or name its socket with --socket",
+                remedy="start it with `llmd-ctl start` (the installed service) or `llmd serve`, "
+                "or name its socket with --socket",
             ) from error
         except PermissionError as error:
             raise SocketDeniedError(

@@ -168,10 +168,8 @@ class Hosting:
             self._spawn_task(self._end(host))
 
     def leave(self) -> None:
-        """Let go of all hosts, which live on for their grace; those that were to end are killed."""
+        """Let go of all hosts: they live on for their grace, or end if they were told to."""
         for host in self:
-            if host.process is not None and host.stopping is not None:
-                host.process.kill()
             if host.task is not None:
                 host.stopping = None
                 host.task.cancel()

@@ -161,7 +161,8 @@ def test_without_a_daemon_the_status_is_3(ctl, short_dir, args):
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == (
         f"llmd-ctl: no llmd answers on {short_dir / 's'}; "
-        "start it with `llmd serve`, or name its socket with --socket\n"
+        "start it with `llmd-ctl start` (the installed service) or `llmd serve`, "
+        "or name its socket with --socket\n"
     )
 
 
