@@ -85,6 +85,12 @@ def test_crash_is_restarted_and_connections_wait_meanwhile(managed):
     assert managed.profile("a")["loads"] == 1
 
 
+def test_idle_daemon_tells_the_watchdog_that_it_turns(managed):
+    run = managed.manager.current
+    managed.manager.wait_until(lambda: run.heard_s > run.ready_s + 1)
+    assert managed.manager.current is run
+
+
 def test_hung_event_loop_is_noticed_by_the_watchdog(managed):
     starts = len(managed.manager.starts)
     managed.manager.send(signal.SIGSTOP)
