@@ -1,6 +1,5 @@
 """`llmd-ctl query`: one question to a profile, on its own port, as any client would ask it."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,30 +10,13 @@ from typing import Any, Final
 import click
 import msgspec
 
-from llmd.admin import wire
-from llmd.admin.client import AnsweredError
+from llmd.admin import asking, wire
 from llmd.admin.names import find_profile
 from llmd.cli.invocation import Command, Invocation, complete_profile, pass_invocation
 from llmd.cli.terminal import Palette, describe_seconds, harmless, is_terminal, note
-from llmd.errors import LlmdError
 
 
-API_KEY_VARIABLE: Final = "LLMD_API_KEY"
-_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to dial, not to bind
 _CLEAR_LINE: Final = "\r\x1b[K"
-_REASONING: Final = ("reasoning_content", "reasoning")
-
-
-class PortClosedError(LlmdError):
-    """Nobody answers on the profile's port, or the connection broke."""
-
-    code = "port_closed"
-
-
-class CutShortError(LlmdError):
-    """The answer ended without its end."""
-
-    code = "cut_short"
 
 
 @click.command(cls=Command)
@@ -80,7 +62,7 @@ def query(
         request["max_tokens"] = max_tokens
     if temperature is not None:
         request["temperature"] = temperature
-    address = _address(asked, status.ports)
+    address = asking.address_of(asked, status.ports)
     if invocation.as_json:
         with _ask(address, request) as response:
             invocation.emit(msgspec.json.decode(response.read()))
@@ -121,8 +103,6 @@ class _Answer:
         """
         try:
             for event in _events(response, self._comment):
-                if "error" in event:
-                    raise _answered(msgspec.json.encode(event), response.status)
                 self._usage = event.get("usage") or self._usage
                 for choice in event.get("choices") or ():
                     self._take(choice)
@@ -152,7 +132,7 @@ class _Answer:
     def _take(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta") or {}
         self._finish = choice.get("finish_reason") or self._finish
-        reasoning = next((delta[key] for key in _REASONING if delta.get(key)), "")
+        reasoning = asking.reasoning_of(delta)
         if (reasoning or delta.get("content")) and self._first_s is None:
             self._first_s = time.monotonic()
         if reasoning:
@@ -198,20 +178,14 @@ def _events(response: HTTPResponse, comment: Any) -> Iterator[dict[str, Any]]:
         CutShortError: The stream ended before that, or is none.
     """
     for raw in response:
-        line = raw.decode(errors="replace").rstrip("\r\n")
-        if line.startswith(":"):
-            comment(line[1:].strip())
-        elif line.startswith("data:"):
-            data = line[5:].strip()
-            if data == "[DONE]":
-                return
-            try:
-                event = msgspec.json.decode(data)
-            except msgspec.DecodeError as error:
-                raise CutShortError(f"the stream holds what is no JSON: {data[:80]}") from error
-            if isinstance(event, dict):
-                yield event
-    raise CutShortError("the answer was cut short", remedy="`llmd-ctl logs PROFILE` may tell why")
+        line = asking.read_line(raw)
+        if line.comment is not None:
+            comment(line.comment)
+        elif line.event is not None:
+            yield line.event
+        elif line.done:
+            return
+    raise asking.cut_short()
 
 
 @contextmanager
@@ -219,47 +193,28 @@ def _ask(address: tuple[str, int], request: dict[str, Any]) -> Iterator[HTTPResp
     """Send *request*; leaving closes the connection, which cancels what is not finished."""
     host, port = address
     connection = HTTPConnection(host, port)
-    headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
-    if key := os.environ.get(API_KEY_VARIABLE):
-        headers["Authorization"] = f"Bearer {key}"
     try:
-        response = _send(connection, msgspec.json.encode(request), headers)
+        response = _send(connection, msgspec.json.encode(request))
         if response.status >= 400:
-            raise _answered(response.read(), response.status)
+            raise asking.refusal(response.read(), response.status)
         yield response
     except ConnectionRefusedError as error:
-        raise PortClosedError(
-            f"nobody listens on {host} port {port}", remedy="see `llmd-ctl status`"
-        ) from error
+        raise asking.port_closed(host, port) from error
     except BrokenPipeError:
         raise  # our own stdout is closed; of the connection, `_send` makes it a reset
     except (OSError, HTTPException) as error:
-        raise CutShortError(
-            f"the connection to port {port} broke: {error or type(error).__name__}",
-            remedy="see `llmd-ctl status`",
-        ) from error
+        raise asking.connection_broke(port, error) from error
     finally:
         connection.close()
 
 
-def _send(connection: HTTPConnection, body: bytes, headers: dict[str, str]) -> HTTPResponse:
+def _send(connection: HTTPConnection, body: bytes) -> HTTPResponse:
     try:
         connection.connect()
-        connection.request("POST", "/v1/chat/completions", body, headers)
+        connection.request("POST", asking.CHAT_PATH, body, asking.headers())
         return connection.getresponse()
     except BrokenPipeError as error:
         raise ConnectionResetError(*error.args) from error
-
-
-def _answered(body: bytes, status: int) -> LlmdError:
-    try:
-        detail = msgspec.json.decode(body, type=wire.ErrorBody).error
-    except msgspec.DecodeError:
-        text = " ".join(body[:200].decode(errors="replace").split())
-        detail = wire.ErrorDetail(message=f"the port answered {status}: {text}")
-    if detail.code == "unauthorized" and not detail.remedy:
-        detail = msgspec.structs.replace(detail, remedy=f"put a key into {API_KEY_VARIABLE}")
-    return AnsweredError(detail, status)
 
 
 def _prompt(text: str) -> str:
@@ -285,10 +240,3 @@ def _choose(wanted: str | None, profiles: tuple[wire.Profile, ...]) -> wire.Prof
         return found[0]
     names = ", ".join(profile.name for profile in profiles)
     raise click.UsageError(f"say with -p whom to ask: {names}")
-
-
-def _address(profile: wire.Profile, ports: tuple[wire.Port, ...]) -> tuple[str, int]:
-    """Where the profile's port can be dialled from this machine."""
-    listen = next((port.listen for port in ports if port.port == profile.port), ())
-    host = listen[0] if listen else "127.0.0.1"
-    return _ANY_ADDRESS.get(host, host), profile.port
