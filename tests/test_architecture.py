@@ -23,7 +23,9 @@ ALLOWED = {
     "engines": {"config", "core", "hosts", "proxy"},  # of hosts, the protocol; of proxy, the gate
     "runtime": {"config", "core", "engines", "hosts", "platform", "proxy", "weights"},
     "admin": {"config", "core", "platform", "runtime"},
-    "cli": {"admin", "config", "platform"},
+    "hub": {"platform", "weights"},
+    "cli": {"admin", "config", "core", "hub", "platform", "weights"},
+    "mcp": {"admin", "config"},
     "process": {"admin", "config", "platform", "runtime"},
     "serve": {"admin", "config", "platform", "process", "runtime"},
     "__main__": {"config", "serve"},
@@ -34,8 +36,12 @@ ONLY = {
     ("engines", "proxy"): {"llmd.proxy.gate"},
     ("runtime", "hosts"): {"llmd.hosts.protocol"},
     ("admin", "platform"): {"llmd.platform.service"},
-    # The service files and who listens; everything else is the daemon's to tell.
-    ("cli", "platform"): {"llmd.platform.service", "llmd.platform.definition"},
+    # The service files and the machine, which `doctor` looks at also when no daemon runs.
+    ("cli", "platform"): {
+        "llmd.platform.service", "llmd.platform.definition", "llmd.platform.machine",
+    },
+    # What `models` and `fit` compute without a daemon; decisions are the daemon's alone.
+    ("cli", "core"): {"llmd.core.footprint"},
 }
 CORE_MAY_IMPORT = {
     "collections", "contextlib", "dataclasses", "enum", "functools", "heapq", "itertools", "llmd",

@@ -38,6 +38,8 @@ COMMANDS: Final = {
     "restart": ("llmd.cli.lifecycle", "Drain, and start anew; no connection is refused."),
     "stop": ("llmd.cli.lifecycle", "Drain, and end the daemon."),
     "query": ("llmd.cli.query", "Ask a profile, and stream its answer."),
+    "models": ("llmd.cli.models", "The models on disk: size, kind, and what they would need."),
+    "fit": ("llmd.cli.fit", "Whether a model fits the budget, and its largest context."),
     "logs": ("llmd.cli.observe", "The log of a profile's engine, or the daemon's own."),
     "events": ("llmd.cli.observe", "Decisions, each with its reason and numbers."),
     "install": ("llmd.cli.service", "Run llmd at every login, and now."),

@@ -1,5 +1,6 @@
 """Linux memory beyond processes: limits of control groups, and tasks that wait for memory."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,11 +17,19 @@ PRESSURE_FULL_PERCENT: Final = 10.0
 FULL_SHARE: Final = 0.9
 """A group at its limit is short of memory when so much of the limit is more than file cache."""
 
+CGROUPS: Final = (Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+
 _UNLIMITED_BYTES: Final = 2**60
 """cgroup v1 writes "no limit" as a number beyond this."""
 
 _CACHE: Final = ("active_file", "inactive_file")
 """Of `memory.stat`: what a group at its limit gives up first."""
+
+
+def total_bytes() -> int:
+    """Memory that this process may use: the machine's, or its control group's limit if lower."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([memory, *cgroup_limits(*CGROUPS)])
 
 
 def stalled(file: Path) -> str | None:

@@ -4,28 +4,21 @@ Linux reads `/proc` and `/sys/fs/cgroup`; macOS asks the kernel (`llmd.platform.
 of it is cheap enough for the event loop: 0.1 to 0.5 ms for a host's whole tree.
 """
 
-import contextlib
 import functools
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from llmd.config.budget import MachineMemory
-from llmd.platform.linux_memory import GroupPressure, cgroup_limits, stalled
-from llmd.platform.run import Ran, run
+from llmd.platform.gpu import ask_gpu_limit
+from llmd.platform.linux_memory import CGROUPS, GroupPressure, stalled, total_bytes
 
-
-GPU_PROGRAM: Final = (sys.executable, "-m", "llmd.hosts.gpu_limit")
-ASK_S: Final = 20.0
-"""For a program that imports MLX: 0.3 s, much more right after login."""
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_CGROUPS: Final = (Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
 
 log = structlog.get_logger("llmd.memory")
 
@@ -64,9 +57,7 @@ def machine_memory(gpu_limit_bytes: int | None = None) -> MachineMemory:
             gpu_limit_bytes or darwin_memory.wired_limit_bytes(),
             unified=darwin_memory.is_apple_silicon(),
         )
-    total = os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES
-    limits = cgroup_limits(*_CGROUPS)
-    return MachineMemory(min(total, *limits) if limits else total, gpu_limit_bytes)
+    return MachineMemory(total_bytes(), gpu_limit_bytes)
 
 
 def gpu_limit() -> int | None:
@@ -95,23 +86,6 @@ def _own_choice() -> int:
     return ask_gpu_limit()
 
 
-def ask_gpu_limit(run: Callable[..., Ran] = run) -> int:
-    """Metal's recommended working set in bytes, from a child: the daemon must not load Metal.
-
-    Raises:
-        LookupError: The child could not tell, failed, or took longer than `ASK_S`.
-    """
-    ran = run(GPU_PROGRAM, timeout_s=ASK_S)
-    lines = ran.output.split("\n") if ran.ok else []
-    for line in lines:  # libraries may have something to say, too
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            answer = json.loads(line)["gpu_limit_bytes"]
-            if isinstance(answer, int) and answer > 0:
-                return answer
-    last = ran.output.strip().splitlines()[-1:] or ["nothing"]
-    raise LookupError(f"{' '.join(GPU_PROGRAM)} ended with {ran.code} and said: {last[0]}")
-
-
 def pressure() -> str | None:
     """Why the system is short of memory, in a few words; None when it is not."""
     if sys.platform == "darwin":
@@ -123,7 +97,7 @@ def pressure() -> str | None:
 
 @functools.cache
 def _group_pressure() -> GroupPressure:
-    return GroupPressure(*_CGROUPS)
+    return GroupPressure(*CGROUPS)
 
 
 def _tree(pid: int) -> set[int]:

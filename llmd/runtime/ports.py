@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import psutil
 import structlog
 
 from llmd.config.models import Config
 from llmd.errors import LlmdError, PortInUseError
+from llmd.platform.listeners import who_listens
 from llmd.proxy.gate import Gate
 from llmd.proxy.guard import Guard
 from llmd.proxy.limits import Limits
@@ -250,19 +250,3 @@ def explain_bind(port: int, error: OSError) -> PortInUseError:
         f"port {port} is in use by {name} (pid {pid})",
         remedy=f"stop it with `kill {pid}`, or choose another port",
     )
-
-
-def who_listens(port: int) -> tuple[str, int] | None:
-    """Name and pid of the program that listens on *port*, as far as this user may know.
-
-    Asks each process by itself: on macOS the question for all at once needs root.
-    """
-    for process in psutil.process_iter(["name"]):
-        try:
-            connections = process.net_connections(kind="tcp")
-        except (psutil.Error, OSError):
-            continue
-        for connection in connections:
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                return process.info["name"] or "a program", process.pid
-    return None

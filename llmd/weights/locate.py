@@ -66,12 +66,12 @@ def models_on_disk(models_dirs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
             left -= cost
             if is_dir or _is_model_file(path):
                 yield str(path.relative_to(root)) if path != root else path.name, path
-    for repository in _entries(hub_cache()):
-        if repository.name.startswith("models--") and (snapshot := _snapshot(repository)):
+    for repository in entries_of(hub_cache()):
+        if repository.name.startswith("models--") and (snapshot := snapshot_of(repository)):
             name = repository.name.removeprefix("models--").replace("--", "/")
             if (snapshot / "config.json").exists():
                 yield name, snapshot
-            for entry in _entries(snapshot):
+            for entry in entries_of(snapshot):
                 if _is_model_file(entry):
                     yield f"{name}/{entry.name}", entry
 
@@ -108,14 +108,14 @@ def _in_hub(model: str) -> Path | None:
     parts = model.split("/")
     if len(parts) < 2 or not _HUB.fullmatch("/".join(parts[:2])):
         return None
-    snapshot = _snapshot(hub_cache() / f"models--{parts[0]}--{parts[1]}")
+    snapshot = snapshot_of(hub_cache() / f"models--{parts[0]}--{parts[1]}")
     if snapshot is None:
         return None
     path = snapshot.joinpath(*parts[2:])
     return path if path.exists() else None
 
 
-def _snapshot(repository: Path) -> Path | None:
+def snapshot_of(repository: Path) -> Path | None:
     """The revision that `refs/main` names, else the newest one."""
     snapshots = repository / "snapshots"
     try:
@@ -125,7 +125,7 @@ def _snapshot(repository: Path) -> Path | None:
             return snapshots / revision
     except OSError:
         pass
-    found = [entry for entry in _entries(snapshots) if entry.is_dir()]
+    found = [entry for entry in entries_of(snapshots) if entry.is_dir()]
     return max(found, key=lambda entry: entry.stat().st_mtime, default=None)
 
 
@@ -149,7 +149,7 @@ def _gguf_at(path: Path, model: str) -> Path:
         if _LATER_SHARD.search(path.name):
             return shards_of(path)[0]
         return path
-    files = [entry for entry in _entries(path) if _is_model_file(entry)]
+    files = [entry for entry in entries_of(path) if _is_model_file(entry)]
     if len(files) == 1:
         return files[0]
     if files:
@@ -178,7 +178,7 @@ def _walk(root: Path, limit: int) -> Iterator[tuple[Path, bool, int]]:
     pending = [(root, 0)]
     while pending and limit > 0:
         directory, depth = pending.pop(0)
-        entries = _entries(directory, limit)
+        entries = entries_of(directory, limit)
         cost = max(1, len(entries))
         limit -= cost
         if any(entry.name == "config.json" for entry in entries) and any(
@@ -196,7 +196,7 @@ def _walk(root: Path, limit: int) -> Iterator[tuple[Path, bool, int]]:
                 pending.append((entry, depth + 1))
 
 
-def _entries(directory: Path, limit: int = WALK_MAX_ENTRIES) -> list[Path]:
+def entries_of(directory: Path, limit: int = WALK_MAX_ENTRIES) -> list[Path]:
     """What is in *directory*, at most *limit* entries; nothing when it cannot be read."""
     found: list[Path] = []
     try:

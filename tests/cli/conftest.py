@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.admin.fake_operator import Served, served
+from tests.cli.on_disk import home
+
+
+__all__ = ["home"]  # a fixture of several files
 
 
 Ctl = Callable[..., subprocess.CompletedProcess[str]]

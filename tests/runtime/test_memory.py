@@ -8,13 +8,12 @@ import pytest
 from llmd.config.budget import MachineMemory
 from llmd.hosts.gpu_limit import limit_bytes
 from llmd.platform import darwin_memory
+from llmd.platform.gpu import GPU_PROGRAM, ask_gpu_limit
 from llmd.platform.linux_memory import GroupPressure, cgroup_limits, stalled
 from llmd.platform.run import Ran
 from llmd.platform.run import run as run_program
 from llmd.runtime import memory
 from llmd.runtime.memory import (
-    GPU_PROGRAM,
-    ask_gpu_limit,
     gpu_limit,
     machine_memory,
     pressure,
