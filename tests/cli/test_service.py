@@ -36,6 +36,7 @@ def places(short_dir, monkeypatch):
         ("LLMD_CONFIG", "llmd.yaml"),
         ("LLMD_STATE_DIR", "state"),
         ("LLMD_LOG_DIR", "log"),
+        ("XDG_CACHE_HOME", "no-cache-yet"),
     ):
         monkeypatch.setenv(variable, str(short_dir / name))
     return short_dir
