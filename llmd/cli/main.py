@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "query": ("llmd.cli.query", "Ask a profile, and stream its answer."),
     "models": ("llmd.cli.models", "The models on disk: size, kind, and what they would need."),
     "fit": ("llmd.cli.fit", "Whether a model fits the budget, and its largest context."),
+    "pull": ("llmd.cli.pull", "Download a model; resumes, checks, and can add a profile."),
     "logs": ("llmd.cli.observe", "The log of a profile's engine, or the daemon's own."),
     "events": ("llmd.cli.observe", "Decisions, each with its reason and numbers."),
     "install": ("llmd.cli.service", "Run llmd at every login, and now."),
