@@ -110,6 +110,9 @@ def refusal(body: bytes, status: int) -> AnsweredError:
     except msgspec.DecodeError:
         text = " ".join(body[:200].decode(errors="replace").split())
         detail = wire.ErrorDetail(message=f"the port answered {status}: {text}")
-    if detail.code == "unauthorized" and not detail.remedy:
-        detail = msgspec.structs.replace(detail, remedy=f"put a key into {API_KEY_VARIABLE}")
+    if detail.code == "unauthorized":
+        # The port's own remedy is for those who write the request themselves.
+        message = detail.message.removesuffix(f" ({detail.remedy})")
+        remedy = f"put a key into {API_KEY_VARIABLE}"
+        detail = msgspec.structs.replace(detail, message=message, remedy=remedy)
     return AnsweredError(detail, status)

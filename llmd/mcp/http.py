@@ -40,6 +40,7 @@ def bound(port: int) -> Iterator[list[socket.socket]]:
                 sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((host, port))
+                sock.listen()  # now, so that whoever is told the address can use it
             except OSError as error:
                 if sockets and family == socket.AF_INET6:
                     break  # no IPv6 here

@@ -1,0 +1,4 @@
+from tests.system.conftest import demo, start
+
+
+__all__ = ["demo", "start"]
