@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from llmd.cli import service_checks
-from llmd.cli.findings import Examined, Finding
+from llmd.cli import daemon_checks, machine_checks, model_checks, service_checks
+from llmd.cli.findings import Check, Examined, Finding
 from llmd.cli.invocation import Command, Invocation, pass_invocation
-from llmd.cli.service_checks import Check
 from llmd.cli.terminal import Palette, harmless
 from llmd.config.paths import config_file, socket_path
 from llmd.errors import LlmdError
@@ -30,7 +29,13 @@ def configuration_loads(seen: Examined) -> Iterator[Finding]:
         yield Finding("the configuration cannot be used", why, remedy, serious=True)
 
 
-CHECKS: Final[tuple[Check, ...]] = (configuration_loads, *service_checks.CHECKS)
+CHECKS: Final[tuple[Check, ...]] = (
+    configuration_loads,
+    *service_checks.CHECKS,
+    *daemon_checks.CHECKS,
+    *model_checks.CHECKS,
+    *machine_checks.CHECKS,
+)
 
 
 @click.command(cls=Command)
@@ -66,6 +71,7 @@ def examine(service: "Service", *, chosen: str | None, socket: str | None) -> Ex
     """Gather what the checks look at; what fails on the way is part of it."""
     from llmd.admin.client import AdminClient
     from llmd.config.load import load_config
+    from llmd.platform.machine import Machine
 
     installed = service.installed()
     file = Path(config_file(chosen)).absolute()
@@ -95,6 +101,7 @@ def examine(service: "Service", *, chosen: str | None, socket: str | None) -> Ex
         state=state,
         state_error=state_error,
         status=status,
+        machine=Machine(),
     )
 
 

@@ -1,5 +1,6 @@
 """What `llmd-ctl doctor` looks at, and what it finds."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from llmd.admin import wire
     from llmd.config.models import Config
     from llmd.platform.definition import Definition, ServiceState
+    from llmd.platform.machine import Machine
     from llmd.platform.service import Service
 
 
@@ -42,6 +44,7 @@ class Examined:
         state: What the service manager says; None when it does not answer.
         state_error: Why not, with the remedy.
         status: What the daemon says; None when none answers.
+        machine: The machine itself, to be asked.
     """
 
     config_file: Path
@@ -52,3 +55,17 @@ class Examined:
     state: "ServiceState | None"
     state_error: tuple[str, str]
     status: "wire.Status | None"
+    machine: "Machine"
+
+    def budget_bytes(self) -> int | None:
+        """The daemon's budget, or what the configuration would make of this machine."""
+        if self.status is not None:
+            return self.status.budget.total_bytes
+        if self.config is None:
+            return None
+        from llmd.cli.surroundings import budget_on
+
+        return budget_on(self.machine, self.config)
+
+
+Check = Callable[[Examined], Iterator[Finding]]

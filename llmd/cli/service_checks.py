@@ -2,16 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from llmd.cli.findings import Examined, Finding
+from llmd.cli.findings import Check, Examined, Finding
 from llmd.cli.service import definition_for
 from llmd.cli.terminal import describe_victims
 
-
-Check = Callable[[Examined], Iterator[Finding]]
 
 _STOPS_WITHIN_S: Final = 50.0
 """What the daemon may need to drain and to unload."""

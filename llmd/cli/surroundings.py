@@ -46,15 +46,20 @@ class Surroundings:
         """The daemon's budget; without one, what the configuration would make of *machine*."""
         if self.status is not None:
             return self.status.budget.total_bytes
-        from llmd.config.budget import MachineMemory, budget_bytes
         from llmd.config.models import Config
         from llmd.platform.machine import Machine
 
         config = self.config or Config.model_construct(profiles={})
-        machine = machine or Machine()
-        limit = machine.gpu_limit_bytes() if config.budget == "auto" else None
-        memory = MachineMemory(machine.total_bytes(), limit, unified=machine.is_unified())
-        return budget_bytes(config, memory)
+        return budget_on(machine or Machine(), config)
+
+
+def budget_on(machine: "Machine", config: "Config") -> int:
+    """What a daemon on *machine* would have to divide, in bytes."""
+    from llmd.config.budget import MachineMemory, budget_bytes
+
+    limit = machine.gpu_limit_bytes() if config.budget == "auto" else None
+    memory = MachineMemory(machine.total_bytes(), limit, unified=machine.is_unified())
+    return budget_bytes(config, memory)
 
 
 def config_option() -> Callable[[FC], FC]:

@@ -12,17 +12,24 @@ from llmd.cli.doctor import CHECKS, configuration_loads
 from llmd.cli.findings import Examined
 from llmd.cli.main import run
 from llmd.config.load import parse_config
+from llmd.platform import machine as machines
 from llmd.platform import service as services
 from llmd.platform.definition import ServiceState
 from llmd.platform.launchd import render
 from llmd.platform.launchd_job import LaunchAgent
 from llmd.platform.systemd_units import UserUnits
 from tests.admin.fake_operator import served
+from tests.cli.fake_machine import FakeMachine
 from tests.platform.definitions import in_directory
 from tests.platform.fake_managers import WAITING, FakeLaunchctl, FakeSystemctl, fails
+from tests.weights.making import write_mlx
 
 
-CONFIG = "gateway: null\nlisten: [127.0.0.1]\nprofiles: {a: {engine: mlx, model: m, port: 8081}}\n"
+CONFIG = (
+    "gateway: null\nlisten: [127.0.0.1]\nmodels_dirs: [models]\n"
+    "profiles: {a: {engine: mlx, model: m, port: 8081}}\n"
+)
+GIB = 2**30
 HEALTHY = ServiceState(
     places=("gui/501",), pid=4711, stop_limit_s=60.0, scheduling="interactive (4)"
 )
@@ -36,23 +43,25 @@ def seen(short_dir):
     definition = in_directory(short_dir)
     agent.path.parent.mkdir(parents=True)
     agent.path.write_text(render(definition))
+    write_mlx(short_dir / "models" / "m")
     status = wire.Status(
         version="0.1.0",
         pid=4711,
         uptime_s=1.0,
-        budget=wire.Budget(total_bytes=1, used_bytes=0, free_bytes=1, peak_bytes=0),
+        budget=wire.Budget(total_bytes=GIB, used_bytes=0, free_bytes=GIB, peak_bytes=0),
         ports=(),
         profiles=(),
     )
     return Examined(
         config_file=definition.config_file,
-        config=config.model_copy(update={"models_dirs": (Path("/srv/models"),)}),
+        config=config.model_copy(update={"models_dirs": (short_dir / "models",)}),
         config_error=("", ""),
         service=agent,
         installed=definition,
         state=HEALTHY,
         state_error=("", ""),
         status=status,
+        machine=FakeMachine(),
     )
 
 
@@ -240,7 +249,9 @@ def linux(short_dir, monkeypatch):
     units = UserUnits(short_dir / "units", runner=FakeSystemctl())
     units.install(definition)
     definition.config_file.write_text(CONFIG)
+    write_mlx(definition.config_file.parent / "models" / "m")
     monkeypatch.setattr(services, "this_service", lambda: units)
+    monkeypatch.setattr(machines, "Machine", FakeMachine)
     return units
 
 
