@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "models": ("llmd.cli.models", "The models on disk: size, kind, and what they would need."),
     "fit": ("llmd.cli.fit", "Whether a model fits the budget, and its largest context."),
     "pull": ("llmd.cli.pull", "Download a model; resumes, checks, and can add a profile."),
+    "connect": ("llmd.cli.connect", "The settings with which another program uses a profile."),
     "logs": ("llmd.cli.observe", "The log of a profile's engine, or the daemon's own."),
     "events": ("llmd.cli.observe", "Decisions, each with its reason and numbers."),
     "install": ("llmd.cli.service", "Run llmd at every login, and now."),
