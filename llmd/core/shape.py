@@ -46,6 +46,7 @@ class ModelShape:
         files: Every file the engine reads weights from, in order.
         fingerprint: Changes when the files do: names, sizes, modification times.
         chat_template: Whether a chat template comes with it.
+        abilities: Of `tools` and `reasoning`, what that template has words for.
         matrix_bytes: Bytes of the matrices by their type, in GGUF: `("Q4_K", 1024)`.
     """
 
@@ -66,6 +67,7 @@ class ModelShape:
     files: tuple[str, ...] = ()
     fingerprint: str = ""
     chat_template: bool = False
+    abilities: tuple[str, ...] = ()
     matrix_bytes: tuple[tuple[str, int], ...] = ()
 
     @property

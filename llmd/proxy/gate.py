@@ -6,6 +6,7 @@ loop, and `arrive` may settle before it returns.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol
 
 from llmd.errors import LlmdError
@@ -47,12 +48,32 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One entry of `/v1/models`."""
+    """What clients are told of a profile, by `/v1/models` and in Ollama's words.
+
+    Attributes:
+        context: Tokens of one sequence; None when llmd does not set it.
+        capabilities: Of `chat`, `completions`, `embeddings`, `rerank`, `tools`, `reasoning` and
+            `vision`, those that it is known to have.
+        since_s: Listed since then, in seconds of the epoch.
+        format: `gguf` or `mlx`; this and what follows is empty where llmd reads no weights.
+        family: The architecture, as the format calls it.
+        held_bytes: What its resident is charged now.
+        idle_out_s: Seconds until it is unloaded if nobody uses it; infinite for never.
+    """
 
     name: str
     state: str
     context: int | None = None
     aliases: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    since_s: int = 0
+    format: str = ""
+    family: str = ""
+    quantization: str = ""
+    parameters: int = 0
+    weights_bytes: int = 0
+    held_bytes: int = 0
+    idle_out_s: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +123,6 @@ class Gate(Protocol):
 
     def models(self, port: int) -> list[ModelCard]:
         """The profiles that *port* serves."""
+
+    def is_gateway(self, port: int) -> bool:
+        """Whether *port* serves every profile by name."""

@@ -87,10 +87,12 @@ def _describe(card: ModelCard) -> dict[str, Any]:
     return {
         "id": card.name,
         "object": "model",
-        "created": 0,
+        "created": card.since_s,
         "owned_by": "llmd",
         "state": card.state,
-        "context_length": card.context,
+        "context_length": card.context,  # as OpenRouter calls it
+        "max_model_len": card.context,  # as vLLM does
+        "capabilities": card.capabilities,
         "aliases": card.aliases,
     }
 

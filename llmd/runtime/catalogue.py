@@ -56,6 +56,7 @@ class Entry:
         recipe: What its engine is; None while something is wrong with it (`residency.fault`).
         remote: Where a remote profile's requests go.
         context: Tokens of one sequence; None when llmd does not set it.
+        shape: What the headers of its weights say; None where llmd does not read them.
         footprint: The estimate by cause; None when the profile's `memory` decides.
         mapped_files: Weights that the host maps rather than reads.
         mark: Under which name its high-water mark is learned; None when it is not.
@@ -66,6 +67,7 @@ class Entry:
     recipe: Recipe | None = None
     remote: Upstream | None = None
     context: int | None = None
+    shape: ModelShape | None = None
     footprint: Footprint | None = None
     mapped_files: tuple[Path, ...] = ()
     mark: str | None = None
@@ -234,6 +236,7 @@ def _local(profile: LocalWeights, config: Config, installed: Installed, learned:
         _residency(profile, charged_bytes, recipe),  # type: ignore[arg-type]  # as above
         recipe,
         context=context,
+        shape=shape,
         footprint=None if profile.memory else footprint,
         mapped_files=files if engine == "llama.cpp" else (),
         mark=mark,

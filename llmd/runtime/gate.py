@@ -1,11 +1,13 @@
 """The door between the data plane and the decisions."""
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from llmd.core.events import RequestArrived, RequestFinished
 from llmd.errors import EngineDiedError, LlmdError
 from llmd.proxy.gate import Destination, Explained, Lease, ModelCard, Settled
+from llmd.runtime.cards import card_of
 
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class DaemonGate:
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
+        self._since_s = int(time.time())
 
     def arrive(self, port: int, model: str | None, settled: Settled) -> int:
         """Post the request; a ready host settles it before this returns."""
@@ -102,12 +105,15 @@ class DaemonGate:
 
     def models(self, port: int) -> list[ModelCard]:
         """The profiles of *port*, or all on the gateway."""
-        daemon = self._daemon
-        gateway = daemon.config.gateway
-        everything = gateway is not None and port == gateway.port
-        states = {view.name: view.state for view in daemon.snapshot().profiles}
+        everything = self.is_gateway(port)
+        views = {view.name: view for view in self._daemon.snapshot().profiles}
         return [
-            ModelCard(name, states.get(name, "unloaded"), entry.context, entry.profile.aliases)
-            for name, entry in daemon.catalogue.items()
+            card_of(entry, views.get(name), since_s=self._since_s)
+            for name, entry in self._daemon.catalogue.items()
             if everything or entry.profile.port == port
         ]
+
+    def is_gateway(self, port: int) -> bool:
+        """Whether *port* is the configuration's gateway."""
+        gateway = self._daemon.config.gateway
+        return gateway is not None and port == gateway.port

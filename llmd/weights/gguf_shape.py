@@ -6,6 +6,7 @@ from typing import Any, Final
 from llmd.core.shape import LayerCache, ModelShape
 from llmd.errors import WeightsError
 from llmd.weights import gguf
+from llmd.weights.abilities import abilities_in
 from llmd.weights.numbers import LAYERS_MAX, count, per_layer
 
 
@@ -71,6 +72,7 @@ def gguf_shape(path: Path, shards: list[Path], fingerprint: str) -> ModelShape:
         files=tuple(str(shard) for shard in shards),
         fingerprint=fingerprint,
         chat_template="tokenizer.chat_template" in first.metadata,
+        abilities=abilities_in(str(first.metadata.get("tokenizer.chat_template", ""))),
         matrix_bytes=_matrix_bytes(tensors),
     )
 

@@ -1,5 +1,6 @@
 """The shape of an MLX model, from `config.json` and the headers of its safetensors."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -7,9 +8,13 @@ from typing import Any, Final
 from llmd.core.shape import LayerCache, ModelShape
 from llmd.errors import WeightsError
 from llmd.weights import safetensors
+from llmd.weights.abilities import abilities_in
 from llmd.weights.files import read_json
 from llmd.weights.numbers import LAYERS_MAX, count, per_layer
 
+
+TEMPLATE_MAX_BYTES: Final = 4 * 2**20
+"""Real ones stay below 64 KiB."""
 
 _ROTATING: Final = {
     "afmoe", "cohere2", "exaone4", "exaone_moe", "gemma3_text", "gemma3", "gemma3n", "gemma4_text",
@@ -55,6 +60,7 @@ def mlx_shape(path: Path, shards: list[Path], fingerprint: str) -> ModelShape:
     experts = count(config, "num_experts_per_tok", "moe_topk", "top_k_experts")
     element_bytes = _element_bytes(tensors)
     bits = _bits(config)
+    template = _template(path)
     return ModelShape(
         format="mlx",
         architecture=architecture,
@@ -75,7 +81,8 @@ def mlx_shape(path: Path, shards: list[Path], fingerprint: str) -> ModelShape:
         element_bytes=element_bytes,
         files=tuple(str(shard) for shard in shards),
         fingerprint=fingerprint,
-        chat_template=_has_template(path),
+        chat_template=bool(template),
+        abilities=abilities_in(template),
     )
 
 
@@ -208,12 +215,18 @@ def _float_name(tensors: Mapping[str, safetensors.Tensor]) -> str:
     return max(totals, key=lambda kind: totals[kind], default="").lower()
 
 
-def _has_template(path: Path) -> bool:
-    """Whether a chat template comes with the tokenizer."""
-    if any((path / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
-    settings = path / "tokenizer_config.json"
+def _template(path: Path) -> str:
+    """The text of the chat template that comes with the tokenizer, in whatever wrapping; or ""."""
+    plain = path / "chat_template.jinja"
     try:
-        return settings.exists() and bool(read_json(settings).get("chat_template"))
-    except WeightsError:
-        return False
+        if plain.exists():
+            with plain.open("rb") as file:
+                return file.read(TEMPLATE_MAX_BYTES).decode("utf-8", "replace")
+        for name in ("chat_template.json", "tokenizer_config.json"):
+            if (path / name).exists():
+                template = read_json(path / name).get("chat_template")
+                if template:
+                    return template if isinstance(template, str) else json.dumps(template)
+    except (WeightsError, OSError):
+        pass  # a model without a template, as far as can be told
+    return ""

@@ -31,7 +31,11 @@ class SmallGate:
         self.edits = BodyEdits()
         self.unsupported = frozenset()
         self.known_unsupported = frozenset()
-        self.cards = [ModelCard("code", "ready", 4096, ("coder",)), ModelCard("chat", "unloaded")]
+        self.cards = [
+            ModelCard("code", "ready", 4096, ("coder",), ("chat", "tools"), held_bytes=7),
+            ModelCard("chat", "unloaded"),
+        ]
+        self.gateway = False
         self.healthy = {"state": "ready", "ready": True}
         self.arrived = []
         self.waiting_tickets = []
@@ -91,6 +95,9 @@ class SmallGate:
 
     def models(self, port):
         return self.cards
+
+    def is_gateway(self, port):
+        return self.gateway
 
     # --- of tests ---
 

@@ -41,6 +41,9 @@ async def test_models_are_listed_without_a_load(start):
         assert listed["object"] == "list"
         assert [card["id"] for card in listed["data"]] == ["code", "chat"]
         assert listed["data"][0]["context_length"] == 4096
+        assert listed["data"][0]["max_model_len"] == 4096
+        assert listed["data"][0]["capabilities"] == ["chat", "tools"]
+        assert listed["data"][0]["aliases"] == ["coder"]
         assert listed["data"][1]["state"] == "unloaded"
         assert listed["data"][0]["object"] == "model"
     assert plane.gate.arrived == []
