@@ -17,6 +17,7 @@ from llmd.cli.terminal import (
     describe_bytes,
     describe_victims,
     harmless,
+    is_terminal,
 )
 from llmd.errors import LlmdError, WeightsError
 
@@ -214,9 +215,11 @@ def _table(rows: Sequence[Row], palette: Palette) -> Iterator[str]:
     cells = [[Cell(head, "dim", right=head in right) for head in heads]]
     cells += [[Cell(text, style, right=head in right) for text, style, head in _fields(row, heads)]
               for row in rows]  # fmt: skip
-    others = sum(max(len(row[at].text) for row in cells) + 2 for at in range(1, len(heads)))
-    width = max(_NAME_COLUMNS_MIN, columns(sys.stdout) - others)
-    yield from palette.table([[_cut(row[0], width), *row[1:]] for row in cells])
+    if is_terminal(sys.stdout):
+        others = sum(max(len(row[at].text) for row in cells) + 2 for at in range(1, len(heads)))
+        width = max(_NAME_COLUMNS_MIN, columns(sys.stdout) - others)
+        cells = [[_cut(row[0], width), *row[1:]] for row in cells]
+    yield from palette.table(cells)
     for row in rows:
         if row.error:
             yield f"{palette.paint(row.name, 'yellow')}: {harmless(row.error)}; {row.remedy}"

@@ -75,7 +75,8 @@ def pull(
     _download(invocation, destination, choice)
     if edit is not None:
         edit.write()
-    _tell(invocation, destination, choice, profile, edit)
+    model = _model(around, choice, destination)
+    _tell(invocation, destination, choice, model, profile, edit)
 
 
 def _choose(
@@ -204,6 +205,7 @@ def _tell(
     invocation: Invocation,
     destination: "Destination",
     choice: "Choice",
+    model: str,
     profile: str | None,
     edit: "Edit | None",
 ) -> None:
@@ -217,6 +219,7 @@ def _tell(
                 "revision": repository.revision,
                 "quantization": choice.label,
                 "path": str(path),
+                "model": model,
                 "files": [file.path for file in choice.files],
                 "size_bytes": choice.size_bytes,
                 "profile": profile,
@@ -228,7 +231,7 @@ def _tell(
     invocation.say(f"{what}: complete, and every checksum is right")
     invocation.say(f"  {harmless(str(path))}")
     if edit is None or profile is None:
-        invocation.say(f"  whether it fits: llmd-ctl fit {harmless(str(path))}")
+        invocation.say(f"  whether it fits: llmd-ctl fit {harmless(model)}")
         return
     port = edit.config.profiles[profile].port
     invocation.say(f"added {profile} on port {port} to {edit.path}; llmd-ctl load {profile}")

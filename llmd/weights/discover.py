@@ -97,8 +97,8 @@ def discover(
 def named(wanted: str, found: Sequence[Weights]) -> list[Weights]:
     """Those of *found* that *wanted* may mean: a path, a whole name, or the end of one.
 
-    A directory means the GGUF files in it. What fits best hides the rest, so that more than one
-    answer is an ambiguity.
+    A directory means the GGUF files in it. What fits best hides the rest, and the first of one name
+    those in later places, so that more than one answer is an ambiguity.
     """
     path = Path(wanted).expanduser()
     if path.is_absolute() or wanted.startswith((".", "~")):
@@ -110,8 +110,12 @@ def named(wanted: str, found: Sequence[Weights]) -> list[Weights]:
         lambda name: name.endswith(f"/{plain}"),
         lambda name: f"/{name}".rpartition("/")[0].endswith(f"/{plain}"),
     ):
-        if chosen := [weights for weights in found if fits(_plain(weights.name))]:
-            return chosen
+        chosen: dict[str, Weights] = {}
+        for weights in found:
+            if fits(_plain(weights.name)):
+                chosen.setdefault(weights.name, weights)
+        if chosen:
+            return list(chosen.values())
     return []
 
 

@@ -1,5 +1,6 @@
 """`llmd-ctl pull`, against a hub of our own that breaks off, lies, refuses and stalls."""
 
+import contextlib
 import errno
 import json
 import os
@@ -73,6 +74,7 @@ def test_quantization_for_the_budget_is_chosen_named_and_downloaded_alone(home, 
     path = found(home, "org/New-GGUF/New-Q8_0.gguf").path
     assert path.read_bytes() == MODEL
     assert str(path) in said.out
+    assert said.out.endswith("llmd-ctl fit org/New-GGUF/New-Q8_0.gguf\n")
     assert (home / "hub" / "models--org--New-GGUF" / "refs" / "main").read_text() == REVISION
 
 
@@ -112,6 +114,34 @@ def test_all_shards_of_a_quantization_are_downloaded(home, hub, capsys):
     assert json.loads(capsys.readouterr().out)["files"] == list(shards)
     [big] = [w for w in discover([]) if w.format == "gguf"]
     assert big.size_bytes == 2 * len(OTHER)
+
+
+@pytest.mark.parametrize(
+    ("answer", "file", "code"),
+    [("\n", "New-Q8_0.gguf", 0), ("q4_k_m\n", "New-Q4_K_M.gguf", 0), ("Q5\n", None, 2)],
+)
+def test_person_at_a_terminal_is_asked_which_one(hub, answer, file, code):
+    ours, theirs = os.openpty()
+    pull = subprocess.Popen(
+        [sys.executable, "-m", "llmd.cli.main", "pull", "org/New-GGUF"],
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    with pull:
+        shown = b""
+        while b"which one [Q8_0]: " not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, answer.encode())
+        with contextlib.suppress(OSError):  # Linux says so when nobody writes any more
+            while more := os.read(ours, 4096):
+                shown += more
+        os.close(ours)
+    assert b"there are also IQ2_XS 13.1 KiB, Q4_K_M 13.1 KiB" in shown
+    assert pull.returncode == code
+    assert [name for name, _ in hub.ranges] == ([file] if file else [])
+    assert file is None or b"downloading" in shown
 
 
 # --- what breaks --------------------------------------------------------------------------------

@@ -99,7 +99,11 @@ def test_links_in_circles_end_the_search_nowhere(models):
     (models / "a" / "up").symlink_to(models)
     (models / "a" / "self").symlink_to(models / "a" / "self")
     (models / "a" / "b.gguf").symlink_to(models / "a" / "b.gguf")
-    assert "a/model" in names_in(models)
+    write_gguf(models / "z" / "z" / "z" / "last.gguf")
+    # Each entry is looked at once: going round in circles would use the bound up.
+    found = discover([models], {"HOME": "/nowhere"}, entries_max=14)
+    assert [weights.name for weights in found][-1] == "z/z/z/last.gguf"
+    assert "a/model" in [weights.name for weights in found]
 
 
 def test_search_is_bounded(models):
@@ -177,6 +181,14 @@ def test_names_mean_what_profiles_mean_by_them(models, wanted, expected):
         write_gguf(models / "org" / f"{name}.gguf")
     found = discover([models], {"HOME": "/nowhere"})
     assert [weights.path.stem for weights in named(wanted, found)] == expected
+
+
+def test_name_that_is_there_twice_means_the_first_as_it_does_in_a_profile(models, hub, tmp_path):
+    here = write_mlx(models / "org" / "Model")
+    in_hub(hub, "org/Model", {file.name: file for file in write_mlx(tmp_path / "m").iterdir()})
+    found = discover([models], {"HOME": "/nowhere"})
+    assert len(found) == 2
+    assert [weights.path for weights in named("org/Model", found)] == [here]
 
 
 def test_path_means_the_model_there(models):
