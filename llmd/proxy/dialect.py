@@ -59,8 +59,10 @@ def error_event(document: Mapping[str, Any], path: str) -> bytes:
 
 
 def _for_path(document: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    """Add what the Anthropic and Responses clients look for; OpenAI's object stays as it is."""
-    if path.endswith("/messages"):
+    """What clients of other dialects look for; OpenAI's object stays as it is, but for Ollama's."""
+    if path.startswith("/api/"):
+        return {"error": document["error"]["message"]}
+    if path.endswith(("/messages", "/messages/count_tokens")):
         return {"type": "error", **document}
     if path.endswith("/responses"):
         error = document["error"]

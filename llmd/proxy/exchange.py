@@ -8,7 +8,7 @@ engines are told to stop.
 from typing import TYPE_CHECKING, Final
 
 from llmd.errors import EngineDiedError, LlmdError, UnsupportedError
-from llmd.proxy import edits, local
+from llmd.proxy import dialect, edits, local, ollama
 from llmd.proxy.gate import Lease
 from llmd.proxy.outgoing import request_head
 from llmd.proxy.paths import JSON_ENDPOINTS, STREAMING, canonical, lacks
@@ -105,8 +105,10 @@ class Exchange:
             answer = local.answer(
                 request, port=service.port, gate=service.gate, guard=service.guard
             )
+            if answer is None and request.path in ollama.TRANSLATED:
+                answer = self._translate(request)
             if answer is None:
-                self._peek = look(request, self._path)
+                self._peek = look(self._request, self._path)
                 self._check_path()
         except LlmdError as error:
             self._refuse(error)
@@ -125,6 +127,23 @@ class Exchange:
             self._client.alarm.set(service.limits.comment_s)
         if self._early_outcome is not None:
             self._settle(self._early_outcome)
+
+    def _translate(self, request: Request) -> local.Answer | None:
+        """Go on as a chat completion whose answer is told in Ollama's words, on the gateway.
+
+        Returns the answer to what needs no engine, and None for everything else.
+        """
+        service = self._service
+        if not service.gate.is_gateway(service.port):
+            return None
+        self._relay = relay = ollama.OllamaRelay(self._reply, request.path, service.limits)
+        question = ollama.read(request, service.gate.models(service.port))
+        request.body = b""
+        document = relay.ask(question, service.deadlines.now)
+        if document is not None:
+            return local.Answer(200, dialect.JSON_LINES, document)
+        self._request, self._path = question.request, question.request.path
+        return None
 
     def _check_path(self) -> None:
         """Refuse what the engine lacks before it is loaded for that."""

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from llmd.errors import InvalidRequestError, LlmdError, ModelNotFoundError
+from llmd.proxy import ollama
 from llmd.proxy.dialect import JSON_LINES, render
 from llmd.proxy.gate import Gate, ModelCard
 from llmd.proxy.guard import Guard
@@ -48,6 +49,8 @@ def answer(request: Request, *, port: int, gate: Gate, guard: Guard) -> Answer |
         return Answer(204, guard.preflight(request))
     if method == b"POST" and path.startswith("/v1/chat/"):
         return None  # the path nearly all requests take
+    if path.startswith("/api/") and gate.is_gateway(port):
+        return _ollama(request, gate.models(port))
     name = canonical(path)
     if name in JSON_ENDPOINTS:
         return None if method == b"POST" else _wrong_method(path, "POST, OPTIONS")
@@ -58,11 +61,29 @@ def answer(request: Request, *, port: int, gate: Gate, guard: Guard) -> Answer |
             return _wrong_method(path)
         return _models(unquote(name[len("/v1/models/") :]), gate.models(port))
     if path == "/":
-        return _welcome(port, gate.models(port)) if method in _READ else _wrong_method(path)
+        if method not in _READ:
+            return _wrong_method(path)
+        return _welcome(port, gate.models(port), gateway=gate.is_gateway(port))
     if path in _NEVER_THERE:
         # Browsers ask for these on their own; no model should be loaded to say no.
         return _refuse(NotFoundError(f"there is no {path} here"), path)
     return None
+
+
+def _ollama(request: Request, cards: list[ModelCard]) -> Answer | None:
+    """The answer in Ollama's words; None for a chat, which needs an engine."""
+    path, method = request.path, request.method.decode("latin-1")
+    allowed = ollama.METHODS.get(path)
+    if allowed is None:
+        return _refuse(NotFoundError(f"there is no {path} here"), path)
+    if method not in allowed.split(", "):
+        return _wrong_method(path, f"{allowed}, OPTIONS")
+    if path in ollama.TRANSLATED:
+        return None
+    try:
+        return Answer(200, JSON_LINES, msgspec.json.encode(ollama.answer(request, cards)))
+    except LlmdError as error:
+        return _refuse(error, path)
 
 
 def _health(request: Request, health: dict[str, Any]) -> Answer:
@@ -97,13 +118,15 @@ def _describe(card: ModelCard) -> dict[str, Any]:
     }
 
 
-def _welcome(port: int, cards: list[ModelCard]) -> Answer:
+def _welcome(port: int, cards: list[ModelCard], *, gateway: bool) -> Answer:
     names = ", ".join(card.name for card in cards) or "no profile yet"
     text = (
         f"llmd serves {names} on this port.\n"
         f"OpenAI clients: base URL http://127.0.0.1:{port}/v1\n"
         "GET /health, GET /v1/models, POST /v1/chat/completions\n"
     )
+    if gateway:
+        text += f"{ollama.RUNNING}, as far as its clients can tell: http://127.0.0.1:{port}\n"
     return Answer(200, _TEXT, text.encode())
 
 
