@@ -28,6 +28,18 @@ _KNOWN_TYPES: Final = {
     # llama.cpp's name for what clients look for in order to shorten the conversation.
     "exceed_context_size_error": "context_length_exceeded",
 }
+_ANTHROPIC: Final = frozenset(
+    {
+        "api_error",
+        "authentication_error",
+        "invalid_request_error",
+        "not_found_error",
+        "overloaded_error",
+        "permission_error",
+        "rate_limit_error",
+        "request_too_large",
+    }
+)
 _MAX_TEXT: Final = 2000
 """Characters kept of an error that is plain text or a page."""
 
@@ -63,11 +75,20 @@ def _for_path(document: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     if path.startswith("/api/"):
         return {"error": document["error"]["message"]}
     if path.endswith(("/messages", "/messages/count_tokens")):
-        return {"type": "error", **document}
+        error = document["error"]
+        kind = _anthropic(error.get("type", "server_error"))
+        return {"type": "error", **document, "error": {**error, "type": kind}}
     if path.endswith("/responses"):
         error = document["error"]
         return {"type": "error", "code": error["code"], "message": error["message"], **document}
     return document
+
+
+def _anthropic(kind: str) -> str:
+    """*kind* of error in Anthropic's words, of which its clients know no others."""
+    if kind in _ANTHROPIC:
+        return kind
+    return "api_error" if kind == "server_error" else "invalid_request_error"
 
 
 def normalise(status: int, body: bytes) -> dict[str, Any]:

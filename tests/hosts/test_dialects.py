@@ -3,10 +3,13 @@
 The answers are held against the types of the official clients.
 """
 
+import contextlib
 import json
 
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -498,3 +501,31 @@ def test_engine_that_fails_ends_the_stream_with_an_error_event(kind, body):
     data = json.loads(data.removeprefix("data: "))
     assert data["type"] == "error"
     assert data["error"]["message"] == "it broke"
+
+
+# --- anything -----------------------------------------------------------------------------------
+
+WORDS = sorted(
+    {
+        "type", "role", "content", "text", "user", "assistant", "message", "messages", "input",
+        "tool_use", "tool_result", "thinking", "image", "source", "base64", "url", "tools", "name",
+        "function_call", "reasoning", "input_text", "tool_choice", "system", "instructions",
+        "summary", "stop_sequences", "chat_template_kwargs", "stop", "document", "data", "id",
+    }
+)  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(WORDS) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON, JSON, st.sampled_from(sorted(TRANSLATED)))
+def test_whatever_comes_is_a_chat_or_a_refusal(body, item, path):
+    if isinstance(body, dict):
+        body["input" if path == "/v1/responses" else "messages"] = [item]
+    with contextlib.suppress(RequestError):
+        chat = TRANSLATED[path](body, profile="code").chat
+        edit_body(chat, chat=True, profile="code")

@@ -115,3 +115,25 @@ def test_error_events_of_named_streams_are_named():
 def test_error_headers_say_when_to_come_back_and_how_to_log_in():
     assert b"Retry-After: 5\r\n" in error_lines(QueueFullError("p", limit=1))
     assert b"WWW-Authenticate: Bearer\r\n" in error_lines(UnauthorizedError("no"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs"),
+    [
+        ("server_error", "api_error"),
+        ("exceed_context_size_error", "invalid_request_error"),
+        ("rate_limit_error", "rate_limit_error"),
+        ("authentication_error", "authentication_error"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_kind_of_an_error_is_one_that_anthropics_clients_know(kind, theirs, path):
+    document = {"error": {"message": "no", "type": kind, "code": "c", "param": None}}
+    rendered = json.loads(render(document, path))
+    assert rendered["type"] == "error"
+    assert (rendered["error"]["type"], rendered["error"]["code"]) == (theirs, "c")
+
+
+def test_error_on_ollamas_paths_is_a_text():
+    document = {"error": {"message": "no", "type": "server_error", "code": "c", "param": None}}
+    assert json.loads(render(document, "/api/chat")) == {"error": "no"}

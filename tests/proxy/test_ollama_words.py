@@ -1,8 +1,11 @@
 """Ollama's requests as chat completions, and streams of those as lines. No socket."""
 
+import contextlib
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmd.errors import InvalidRequestError, ModelNotFoundError
 from llmd.proxy.gate import ModelCard
@@ -337,3 +340,37 @@ def test_load_says_only_that_it_loaded():
     (last,) = lines_of(messages=[])
     assert (last["done"], last["done_reason"]) == (True, "load")
     assert last["message"] == {"role": "assistant", "content": ""}
+
+
+# --- anything -----------------------------------------------------------------------------------
+
+WORDS = sorted(
+    {
+        "role", "content", "user", "assistant", "tool", "messages", "images", "tool_calls",
+        "function", "name", "arguments", "thinking", "options", "format", "json", "think", "tools",
+        "temperature", "num_predict", "stream", "prompt", "system", "keep_alive", "0s",
+    }
+)  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(WORDS) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON, JSON, st.sampled_from(["/api/chat", "/api/generate"]))
+def test_whatever_comes_is_a_question_or_a_refusal(body, message, path):
+    if isinstance(body, dict):
+        body.setdefault("messages", [message])
+    with contextlib.suppress(InvalidRequestError, ModelNotFoundError):
+        asked = question(path, **body) if isinstance(body, dict) else question(path, sent=b"7")
+        assert json.loads(asked.request.body)["stream"] is True
+
+
+@given(st.lists(JSON, max_size=4), st.integers(1, 40))
+def test_whatever_an_engine_streams_is_lines(chunks, step):
+    stream = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    for line in lines_of(stream or b"\n", step=step):
+        assert line.keys() >= {"model", "done"} or list(line) == ["error"]

@@ -71,7 +71,8 @@ class Messages:
 
     def broken(self, error: RequestError) -> bytes:
         """Of `Translation`."""
-        return event("error", {"type": "error", **error.to_openai()})
+        told = {**error.to_openai()["error"], "type": "api_error"}
+        return event("error", {"type": "error", "error": told})
 
     def _start(self) -> bytes:
         if self._started:
