@@ -1,6 +1,7 @@
 """One chat: asked on the profile's own port as any client would ask, and followed to its end."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -109,20 +110,21 @@ async def _stream(
     Raises:
         LlmdError: It ended in an error, or without its end.
     """
-    async for line in _lines(address, msgspec.json.encode(fields)):
-        if line.event is not None:
-            answer.take(line.event)
-            if answer.pieces:
-                thinking = not answer.content
-                await progress.tell_tokens(answer.profile, answer.pieces, reasoning=thinking)
-        elif line.comment is not None:
-            await progress.tell(describe_comment(answer.profile, line.comment))
-        elif line.done:
-            return
+    async with aclosing(_lines(address, msgspec.json.encode(fields))) as lines:
+        async for line in lines:
+            if line.event is not None:
+                answer.take(line.event)
+                if answer.pieces:
+                    thinking = not answer.content
+                    await progress.tell_tokens(answer.profile, answer.pieces, reasoning=thinking)
+            elif line.comment is not None:
+                await progress.tell(describe_comment(answer.profile, line.comment))
+            elif line.done:
+                return
     raise asking.cut_short()
 
 
-async def _lines(address: tuple[str, int], body: bytes) -> AsyncIterator[asking.Line]:
+async def _lines(address: tuple[str, int], body: bytes) -> AsyncGenerator[asking.Line, None]:
     """The lines of the answer to *body*. Closing the iterator closes the connection."""
     host, port = address
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{asking.CHAT_PATH}"

@@ -2,10 +2,13 @@
 
 import contextlib
 import subprocess
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from mcp import Client, StdioServerParameters
 
+from llmd.mcp.daemon import Daemon
+from llmd.mcp.server import build
 from tests.system.running import BIN
 
 
@@ -26,6 +29,14 @@ async def over_http(env, *args, mode="auto"):
     with serving_http(env, *args) as url:
         async with Client(url, mode=mode, read_timeout_seconds=60) as client:
             yield client
+
+
+@contextlib.asynccontextmanager
+async def in_process(env):
+    """A client of the same server without a process between: for what no transport changes."""
+    server = build(Daemon(Path(env["LLMD_SOCKET"])))
+    async with Client(server, read_timeout_seconds=60) as client:
+        yield client
 
 
 @contextlib.contextmanager

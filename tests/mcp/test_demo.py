@@ -6,7 +6,7 @@ import pytest
 from mcp import MCPError
 
 from tests.lessons import FRANCE, LESSONS
-from tests.mcp.talking import Told, chat, over_http, over_stdio, text_of
+from tests.mcp.talking import Told, chat, in_process, over_http, over_stdio, text_of
 
 
 QUESTION, ANSWER = FRANCE
@@ -34,7 +34,7 @@ async def test_first_chat_loads_and_tells_progress(demo, transport, mode):
 
 async def test_reasoning_is_kept_out_of_the_answer(demo):
     lesson = LESSONS["multiply"]
-    async with over_stdio(demo.env) as client:
+    async with in_process(demo.env) as client:
         answered = await client.call_tool(
             "local_llm_chat", chat(lesson["prompt"], "reason", temperature=0, max_tokens=None)
         )
@@ -45,7 +45,7 @@ async def test_reasoning_is_kept_out_of_the_answer(demo):
 
 
 async def test_answer_that_never_began_is_an_error_that_says_why(demo):
-    async with over_stdio(demo.env) as client:
+    async with in_process(demo.env) as client:
         answered = await client.call_tool(
             "llama_cpp_chat",
             chat(LESSONS["multiply"]["prompt"], "reason", temperature=0, max_tokens=6),
@@ -55,7 +55,7 @@ async def test_answer_that_never_began_is_an_error_that_says_why(demo):
 
 
 async def test_tools_are_listed_with_what_they_change(demo):
-    async with over_stdio(demo.env) as client:
+    async with in_process(demo.env) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
     assert set(tools) == {
         "llama_cpp_chat", "local_llm_chat", "llmd_status", "llmd_profiles", "llmd_plan",
@@ -115,7 +115,7 @@ async def test_load_plan_and_unload_do_what_they_say(demo):
     ],
 )
 async def test_bad_call_is_a_tool_error_with_a_remedy(demo, tool, arguments, said):
-    async with over_stdio(demo.env) as client:
+    async with in_process(demo.env) as client:
         answered = await client.call_tool(tool, arguments)
     assert answered.is_error
     assert said in text_of(answered)

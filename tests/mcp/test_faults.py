@@ -8,7 +8,7 @@ import time
 import anyio
 import pytest
 
-from tests.mcp.talking import PROGRAM, Told, chat, over_http, over_stdio, text_of
+from tests.mcp.talking import PROGRAM, Told, chat, in_process, over_http, over_stdio, text_of
 from tests.system.conftest import running
 from tests.system.running import Llmd, free_ports, lay_out, request, unruly
 
@@ -141,7 +141,7 @@ async def test_engine_that_dies_is_a_tool_error_with_what_it_said(engines, trans
 
 
 async def test_load_that_fails_is_a_tool_error_with_exit_code_and_log(engines):
-    async with over_stdio(engines.env) as client:
+    async with in_process(engines.env) as client:
         for call in (
             ("llama_cpp_chat", chat("Hi", "broken")),
             ("llmd_load", {"profile": "broken"}),
