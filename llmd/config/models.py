@@ -186,6 +186,12 @@ class ProfileBase(Model):
         default={}, description="Request fields used where a request has none."
     )
     force: dict[str, Any] = Field(default={}, description="Request fields that always win.")
+    tool_description_limit: Count | None = Field(
+        default=None,
+        ge=16,
+        le=100_000,
+        description="Characters left of each description of a tool or parameter; for small models.",
+    )
     env: dict[Variable, Text] = Field(
         default={}, description="Environment variables of the engine."
     )

@@ -24,7 +24,11 @@ def recipe(profile: CommandProfile, materials: Materials) -> Recipe:
         launch=launch,
         sequences=profile.parallel,
         runner=profile.cmd[0],
-        edits=BodyEdits(defaults=profile.defaults, force=profile.force),
+        edits=BodyEdits(
+            defaults=profile.defaults,
+            force=profile.force,
+            tool_description_limit=profile.tool_description_limit,
+        ),
         fingerprint=fingerprint_of(launch_content(launch), materials.stamps),
         load_s=_LOAD_S,
     )

@@ -55,7 +55,12 @@ def recipe(profile: LlamaProfile, materials: Materials) -> Recipe:
         sequences=1 if runner == "llama-cpp-python" else profile.parallel,
         runner=runner,
         unsupported=_unsupported(runner, profile.args),
-        edits=BodyEdits(defaults=profile.defaults, force=force),
+        edits=BodyEdits(
+            defaults=profile.defaults,
+            force=force,
+            widen_schemas=True,
+            tool_description_limit=profile.tool_description_limit,
+        ),
         fingerprint=fingerprint_of(launch_content(launch), materials.stamps),
         load_s=_START_S[runner] + materials.weights_bytes / _READ_BYTES_PER_S,
     )

@@ -66,7 +66,11 @@ def recipe(profile: MlxProfile, materials: Materials) -> Recipe:
         sequences=1 if alone else profile.parallel,
         runner="mlx_lm",
         unsupported=UNSUPPORTED,
-        edits=BodyEdits(defaults=profile.defaults, force=profile.force),
+        edits=BodyEdits(
+            defaults=profile.defaults,
+            force=profile.force,
+            tool_description_limit=profile.tool_description_limit,
+        ),
         # A spare has imported MLX already, too early for variables that it reads at import.
         spare_kind=None if profile.env else "mlx",
         fingerprint=fingerprint_of(launch_content(launch), materials.stamps),

@@ -19,7 +19,11 @@ def recipe(profile: RemoteProfile) -> Recipe:
         launch=None,
         sequences=profile.parallel,
         runner="remote",
-        edits=BodyEdits(defaults=profile.defaults, force=force),
+        edits=BodyEdits(
+            defaults=profile.defaults,
+            force=force,
+            tool_description_limit=profile.tool_description_limit,
+        ),
         fingerprint=fingerprint_of({"url": profile.url, "key": profile.api_key_env}),
     )
 

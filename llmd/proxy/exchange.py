@@ -8,7 +8,7 @@ engines are told to stop.
 from typing import TYPE_CHECKING, Final
 
 from llmd.errors import EngineDiedError, LlmdError, UnsupportedError
-from llmd.proxy import dialect, edits, local, ollama
+from llmd.proxy import dialect, edits, local, ollama, tools
 from llmd.proxy.gate import Lease
 from llmd.proxy.outgoing import request_head
 from llmd.proxy.paths import JSON_ENDPOINTS, STREAMING, canonical, lacks
@@ -183,12 +183,18 @@ class Exchange:
         if self._path in lease.unsupported:
             raise lacks(lease.profile, self._path)
         request, change = self._request, lease.edits
-        if (change.defaults or change.force) and self._path in JSON_ENDPOINTS:
+        if self._path not in JSON_ENDPOINTS:
+            return
+        if change.defaults or change.force:
             request.body = edits.apply(change, request.body)
             wanted = edits.effective(change, "stream", self._peek.stream)
             self._stream = wanted is True and self._path in STREAMING
             if self._stream and self._peek.stream is not True:
                 self._client.alarm.set(self._service.limits.comment_s)
+        if tools.concerned(change, request.body):
+            request.body, repairs = tools.apply(change, request.body)
+            for repair in repairs:
+                self._service.gate.repaired(lease.profile, repair)
 
     # --- with the engine ---
 

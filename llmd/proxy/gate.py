@@ -28,10 +28,32 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class BodyEdits:
-    """Top-level fields of a JSON request body to change; all empty means the body is not parsed."""
+    """What to change in a JSON request body; all empty means the body is not parsed.
+
+    Attributes:
+        defaults: Top-level fields, set where they are absent.
+        force: Top-level fields, set always.
+        widen_schemas: Whether the engine takes only some JSON Schemas (`llmd.proxy.schemas`).
+        tool_description_limit: Characters left of the description of a tool or parameter.
+    """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     force: Mapping[str, Any] = field(default_factory=dict)
+    widen_schemas: bool = False
+    tool_description_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was dropped from one schema that the engine would have refused.
+
+    Attributes:
+        tool: Its name; `response_format` or `text` when it is the answer's own schema.
+        dropped: Where, as JSON pointers into the schema: `#/properties/day/type`.
+    """
+
+    tool: str
+    dropped: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +139,9 @@ class Gate(Protocol):
         *explained* is called exactly once, now or later, also when the request has been given back
         with `leave` meanwhile.
         """
+
+    def repaired(self, profile: str, repair: Repair) -> None:
+        """Tell that a request to *profile* was sent on with *repair*; most come again and again."""
 
     def health(self, port: int) -> dict[str, Any]:
         """The body of `GET /health`; `ready` tells whether a model is ready now."""

@@ -4,9 +4,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 from llmd.core.events import RequestArrived, RequestFinished
 from llmd.errors import EngineDiedError, LlmdError
-from llmd.proxy.gate import Destination, Explained, Lease, ModelCard, Settled
+from llmd.proxy.gate import Destination, Explained, Lease, ModelCard, Repair, Settled
 from llmd.runtime.cards import card_of
 
 
@@ -18,12 +20,19 @@ if TYPE_CHECKING:
 AUTOPSY_S: Final = 1.0
 """How long the exit of a host that broke a connection is waited for."""
 
+REPAIRS_KEPT: Final = 1_000
+"""Repairs of tools that are remembered as told."""
+
+log = structlog.get_logger("llmd.gate")
+
 
 class DaemonGate:
     """Implements `llmd.proxy.gate.Gate` on the daemon."""
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
+        self._repairs: set[tuple[str, Repair]] = set()
+        """Those that were told already."""
         self._since_s = int(time.time())
 
     def arrive(self, port: int, model: str | None, settled: Settled) -> int:
@@ -86,6 +95,17 @@ class DaemonGate:
             f"the engine of {lease.profile} broke off{detail}",
             remedy=f"send the request again; see `llmd-ctl logs {lease.profile}`",
         )
+
+    def repaired(self, profile: str, repair: Repair) -> None:
+        """Record what is new; a client offers the same tools with each request."""
+        if (profile, repair) in self._repairs:
+            return
+        if len(self._repairs) >= REPAIRS_KEPT:
+            self._repairs.clear()
+        self._repairs.add((profile, repair))
+        fields = {"profile": profile, "tool": repair.tool, "dropped": list(repair.dropped)}
+        log.info("tools.repaired", **fields)
+        self._daemon.events.record("tools.repaired", fields)
 
     def health(self, port: int) -> dict[str, Any]:
         """Whether the port can serve, and what is there."""

@@ -314,3 +314,17 @@ def test_fingerprint_changes_with_the_weights_and_what_is_kept_of_them(profile, 
 def test_bigger_weights_are_expected_to_take_longer():
     small = materials(stamps=(Stamp("/models/m", 10**9),))
     assert recipe_for(mlx(), small).load_s < recipe_for(mlx(), MATERIALS).load_s
+
+
+@pytest.mark.parametrize("make", [mlx, llama, command, remote])
+def test_descriptions_of_tools_are_cut_for_any_engine(make):
+    assert recipe_for(make(), MATERIALS).edits.tool_description_limit is None
+    profile = make(tool_description_limit=200)
+    assert recipe_for(profile, MATERIALS).edits.tool_description_limit == 200
+    assert recipe_for(profile, MATERIALS).fingerprint == recipe_for(make(), MATERIALS).fingerprint
+
+
+def test_schemas_are_widened_for_llama_cpp_alone():
+    widened = {p.name: recipe_for(p, MATERIALS).edits.widen_schemas
+               for p in (mlx(), llama(), command(), remote())}  # fmt: skip
+    assert widened == {"code": False, "raw": True, "lab": False, "big": False}

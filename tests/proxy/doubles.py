@@ -43,6 +43,7 @@ class SmallGate:
         self.left = []
         self.autopsies = []
         self.hold_autopsies = False
+        self.repairs = []
         self._changed = asyncio.Event()
 
     def _note(self):
@@ -89,6 +90,9 @@ class SmallGate:
         if not self.hold_autopsies:
             explained(EngineDiedError("the engine of code was killed by SIGKILL"))
         self._note()
+
+    def repaired(self, profile, repair):
+        self.repairs.append((profile, repair))
 
     def health(self, port):
         return self.healthy
