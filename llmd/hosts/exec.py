@@ -137,7 +137,9 @@ class ExecEngine:
         while True:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
-                raise LoadError(f"the server was not ready after {limit_s:g} s: {path}: {last}")
+                raise LoadError(
+                    f"the server was not ready within load_timeout, {limit_s:g} s: {path}: {last}"
+                )
             status, last = asker.ask("GET", path, None, min(left_s, _ANSWER_WITHIN_S))
             if status == http.HTTPStatus.OK:
                 return
