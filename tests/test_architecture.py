@@ -38,7 +38,9 @@ ONLY = {
     ("admin", "platform"): {"llmd.platform.service"},
     # The service files and the machine, which `doctor` looks at also when no daemon runs.
     ("cli", "platform"): {
-        "llmd.platform.service", "llmd.platform.definition", "llmd.platform.machine",
+        "llmd.platform.service",
+        "llmd.platform.definition",
+        "llmd.platform.machine",
     },
     # What `models` and `fit` compute without a daemon; decisions are the daemon's alone.
     ("cli", "core"): {"llmd.core.footprint"},
