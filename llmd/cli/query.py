@@ -1,22 +1,96 @@
 """`llmd-ctl query`: one question to a profile, on its own port, as any client would ask it."""
 
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any, Final
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
-import msgspec
+from click.shell_completion import CompletionItem
 
-from llmd.admin import asking, wire
-from llmd.admin.names import find_profile
-from llmd.cli.invocation import Command, Invocation, complete_profile, pass_invocation
-from llmd.cli.terminal import Palette, describe_seconds, harmless, is_terminal, note
+from llmd.admin import asking as ports
+from llmd.admin.client import AnsweredError
+from llmd.cli import asking
+from llmd.cli.answer import Progress, page_for, stream
+from llmd.cli.invocation import FC, Command, Invocation, complete_profile, pass_invocation
+from llmd.cli.question import (
+    Question,
+    Source,
+    named_text,
+    plain_text,
+    read_file,
+    read_image,
+    read_pipe,
+)
+from llmd.cli.terminal import Cell, Palette, harmless, note
+from llmd.errors import LlmdError
 
 
-_CLEAR_LINE: Final = "\r\x1b[K"
+if TYPE_CHECKING:
+    from llmd.admin import wire
+    from llmd.cli.templates import Template
+
+
+_NOT_ABOUT_IMAGES: Final = frozenset(
+    {
+        "unauthorized",
+        "budget_exceeded",
+        "load_failed",
+        "engine_died",
+        "queue_full",
+        "queue_timeout",
+        "too_large",
+        "context_length_exceeded",
+    }
+)
+"""Errors that a question without pictures could have met as well."""
+
+
+class ImageRefusedError(LlmdError):
+    """The engine refused a request that had pictures in it."""
+
+    code = "image_refused"
+    type = "invalid_request_error"
+
+
+def _variables(
+    _ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
+    """`key=value`, each, as a mapping."""
+    for text in given:
+        if "=" not in text:
+            raise click.BadParameter(f"{text!r} is not key=value")
+    return {key.strip(): value for key, _, value in (text.partition("=") for text in given)}
+
+
+def _complete_template(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from llmd.cli.templates import list_templates
+
+    return [
+        CompletionItem(one.name, help=one.description)
+        for one in list_templates()
+        if one.name.startswith(incomplete)
+    ]
+
+
+def _answer_options(command: FC) -> FC:
+    """What concerns the answer, not the question."""
+    for option in (
+        click.option("--plain", is_flag=True, help="Do not render Markdown."),
+        click.option("-v", "--verbose", is_flag=True, help="Tell tokens and their rate on stderr."),
+        click.option(
+            "--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy."
+        ),
+        click.option(
+            "--max-tokens", type=click.IntRange(min=1), metavar="N", help="Stop after N tokens."
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command(cls=Command)
@@ -27,216 +101,235 @@ _CLEAR_LINE: Final = "\r\x1b[K"
     metavar="PROFILE",
     help="Whom to ask; may be left out when only one profile is ready.",
 )
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A text to ask about; may be given several times.",
+)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A picture to ask about, for models that see; may be given several times.",
+)
 @click.option("--system", metavar="TEXT", help="The system prompt.")
-@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Stop after N tokens.")
-@click.option("--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell usage and tokens per second on stderr.")
-@click.argument("text", nargs=-1)
+@click.option(
+    "-t",
+    "--template",
+    "name",
+    metavar="NAME",
+    shell_complete=_complete_template,
+    help="Ask as the template NAME says.",
+)
+@click.option(
+    "--var",
+    "variables",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_variables,
+    help="The value of a variable of the template.",
+)
+@click.option("--templates", "listed", is_flag=True, help="List the templates, and ask nothing.")
+@_answer_options
+@click.argument("words", metavar="[TEXT]...", nargs=-1)
 @pass_invocation
 def query(
     invocation: Invocation,
     *,
     profile: str | None,
+    files: tuple[Path, ...],
+    images: tuple[Path, ...],
     system: str | None,
+    name: str | None,
+    variables: Mapping[str, str],
+    listed: bool,
     max_tokens: int | None,
     temperature: float | None,
     verbose: bool,
-    text: tuple[str, ...],
+    plain: bool,
+    words: tuple[str, ...],
 ) -> None:
-    """Ask TEXT, and stream the answer. What is piped in is added below TEXT.
+    """Ask TEXT, and stream the answer. Files and what is piped in are added below TEXT.
 
-    The profile is loaded if need be. On a terminal its reasoning is shown dimmed; into a pipe only
-    the answer goes. Ctrl-C cancels the work. A port that wants a key gets LLMD_API_KEY.
+    The profile is loaded if need be. On a terminal Markdown is rendered and reasoning is dimmed;
+    into a pipe only the answer goes. Ctrl-C cancels the work. A port that wants a key gets
+    LLMD_API_KEY.
     """
-    prompt = _prompt(" ".join(text))
-    status = invocation.client().status()
-    asked = _choose(profile, status.profiles)
-    request: dict[str, Any] = {
-        "model": asked.name,
-        "messages": [
-            *([{"role": "system", "content": system}] if system is not None else []),
-            {"role": "user", "content": prompt},
-        ],
-    }
-    if max_tokens is not None:
-        request["max_tokens"] = max_tokens
-    if temperature is not None:
-        request["temperature"] = temperature
-    address = asking.address_of(asked, status.ports)
-    if invocation.as_json:
-        with _ask(address, request) as response:
-            invocation.emit(msgspec.json.decode(response.read()))
+    if listed:
+        _list_templates(invocation)
         return
-    request |= {"stream": True, "stream_options": {"include_usage": True}}
-    answer = _Answer(asked.name)
-    with _ask(address, request) as response:
-        answer.stream(response)
+    if variables and name is None:
+        raise click.UsageError("--var is for a --template")
+    sources = [read_file(path) for path in files]
+    if (piped := read_pipe()) is not None:
+        sources.append(piped)
+    form = _Form(" ".join(words), sources, system, name, variables)
+    question = form.question(images, max_tokens, temperature)
+    status = invocation.client().status()
+    asked = asking.choose(profile or form.profile, status.profiles)
+    address = ports.address_of(asked, status.ports)
+    if form.in_pieces:
+        _condense(invocation, form, question, asked, address, verbose=verbose, plain=plain)
+        return
+    request = question.request(asked.name)
+    with _images_named(asked.name, question):
+        if invocation.as_json:
+            invocation.emit(asking.ask_whole(address, request))
+            return
+        with asking.ask(address, asking.streamed(request)) as response:
+            tally = stream(response, asked.name, page_for(plain=plain))
     if verbose:
-        note(answer.summary())
+        note(tally.summary(asked.name))
 
 
-class _Answer:
-    """Prints an answer as it comes, and counts."""
+class _Form:
+    """How the parts of a question go together: as a template says, or one below the other."""
 
-    def __init__(self, profile: str) -> None:
-        self._profile = profile
-        self._out = sys.stdout
-        self._terminal = is_terminal(sys.stdout)
-        self._palette = Palette.of(sys.stdout)
-        self._waiting = is_terminal(sys.stderr)
-        self._comment_shown = False
-        self._section = ""
-        self._ends_line = True
-        self._finish: str | None = None
-        self._usage: dict[str, Any] = {}
-        self._pieces = 0
-        self._began_s = time.monotonic()
-        self._first_s: float | None = None
-        self._ended_s = self._began_s
-
-    def stream(self, response: HTTPResponse) -> None:
-        """Read server-sent events to their end.
+    def __init__(
+        self,
+        words: str,
+        sources: Sequence[Source],
+        system: str | None,
+        name: str | None,
+        variables: Mapping[str, str],
+    ) -> None:
+        """Look the template up.
 
         Raises:
-            AnsweredError: The stream ended with an error.
-            CutShortError: It ended without saying so.
+            TemplateError: There is none of that *name*, or it has mistakes.
         """
-        try:
-            for event in _events(response, self._comment):
-                self._usage = event.get("usage") or self._usage
-                for choice in event.get("choices") or ():
-                    self._take(choice)
-        finally:
-            self._clear_comment()
-            if not self._ends_line:
-                self._write("\n")
-        self._ended_s = time.monotonic()
-        if self._finish == "length" and self._waiting:
-            note(f"({self._profile} stopped at the limit of tokens)")
+        self._system = system
+        self._name = name
+        self._variables = variables
+        self._template: Template | None = None
+        if name is not None:
+            from llmd.cli.templates import find_template  # brings YAML
 
-    def summary(self) -> str:
-        """Tokens and their rate, for `-v`."""
-        if self._first_s is None:
-            return f"{self._profile}: no token"
-        tokens = int(self._usage.get("completion_tokens") or self._pieces)
-        parts = [f"{tokens} tokens"]
-        if self._usage.get("prompt_tokens"):
-            parts.insert(0, f"prompt of {self._usage['prompt_tokens']} tokens")
-        lasted_s = self._ended_s - self._first_s
-        if tokens > 1 and lasted_s > 0:
-            parts.append(f"{(tokens - 1) / lasted_s:.1f} tok/s")
-        parts.append(f"first after {describe_seconds(self._first_s - self._began_s)}")
-        parts.append(f"{describe_seconds(self._ended_s - self._began_s)} in all")
-        return f"{self._profile}: {', '.join(parts)}"
+            self._template = find_template(name)
+        joined = plain_text if self.in_pieces else named_text
+        self.text = joined(words, sources)
 
-    def _take(self, choice: dict[str, Any]) -> None:
-        delta = choice.get("delta") or {}
-        self._finish = choice.get("finish_reason") or self._finish
-        reasoning = asking.reasoning_of(delta)
-        if (reasoning or delta.get("content")) and self._first_s is None:
-            self._first_s = time.monotonic()
-        if reasoning:
-            self._pieces += 1
-            if self._terminal:
-                self._show(reasoning, "reasoning")
-        if delta.get("content"):
-            self._pieces += 1
-            self._show(delta["content"], "answer")
+    @property
+    def in_pieces(self) -> bool:
+        """Whether a text longer than the context is to be worked through."""
+        return self._template is not None and self._template.in_pieces
 
-    def _show(self, text: str, section: str) -> None:
-        self._clear_comment()
-        if self._terminal:
-            text = harmless(text)
-        if self._section == "reasoning" and section == "answer":
-            text = ("\n" if self._ends_line else "\n\n") + text.lstrip("\n")
-        self._section = section
-        self._write(self._palette.paint(text, "dim" if section == "reasoning" else ""))
-        self._ends_line = text.endswith("\n")
+    @property
+    def profile(self) -> str | None:
+        """Whom the template would ask."""
+        return self._template.profile if self._template is not None else None
 
-    def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+    def question(
+        self, images: Sequence[Path], max_tokens: int | None, temperature: float | None
+    ) -> Question:
+        """All of it as one question.
 
-    def _comment(self, text: str) -> None:
-        """What the daemon says while it waits; one line, until the answer begins."""
-        if self._waiting and text and self._first_s is None:
-            sys.stderr.write(f"{_CLEAR_LINE}{harmless(text)[:79]}")
-            sys.stderr.flush()
-            self._comment_shown = True
+        Raises:
+            UsageError: There is nothing to ask.
+            TemplateError: A variable is missing or unknown.
+            InputError: A picture cannot be used.
+        """
+        if self._template is not None:
+            max_tokens = max_tokens or self._template.max_tokens
+            temperature = self._template.temperature if temperature is None else temperature
+        elif not self.text:
+            raise click.UsageError("there is nothing to ask; give a TEXT, or pipe one in")
+        question = Question(
+            prompt=self.text,
+            system=self._system,
+            images=tuple(read_image(path) for path in images),
+            max_tokens=max_tokens,
+            temperature=temperature,
+        )
+        return self.about(self.text, question)
 
-    def _clear_comment(self) -> None:
-        if self._comment_shown:
-            sys.stderr.write(_CLEAR_LINE)
-            sys.stderr.flush()
-            self._comment_shown = False
+    def about(self, text: str, question: Question) -> Question:
+        """*question*, asked about *text* instead.
+
+        Raises:
+            TemplateError: A variable is missing or unknown.
+        """
+        if self._name is None or self._template is None:
+            return replace(question, prompt=text)
+        from llmd.cli.templates import fill
+
+        filled = fill(self._name, self._template, self._variables, text)
+        system = filled.system if self._system is None else self._system
+        return replace(question, prompt=filled.prompt, system=system)
 
 
-def _events(response: HTTPResponse, comment: Any) -> Iterator[dict[str, Any]]:
-    """The JSON objects of an event stream, until `[DONE]`.
+def _condense(
+    invocation: Invocation,
+    form: _Form,
+    question: Question,
+    asked: "wire.Profile",
+    address: asking.Address,
+    *,
+    verbose: bool,
+    plain: bool,
+) -> None:
+    """Work through a text in pieces, and print what came of it."""
+    from llmd.cli.condense import PieceAsker, answer_tokens, condense, room_bytes
 
-    Raises:
-        CutShortError: The stream ended before that, or is none.
-    """
-    for raw in response:
-        line = asking.read_line(raw)
-        if line.comment is not None:
-            comment(line.comment)
-        elif line.event is not None:
-            yield line.event
-        elif line.done:
-            return
-    raise asking.cut_short()
+    if question.images:
+        raise click.UsageError("pictures do not go with a template that works in pieces")
+    question = replace(question, max_tokens=answer_tokens(question.max_tokens, asked))
+    with Progress(asked.name) as progress:
+        progress.step("counting tokens")
+        room = room_bytes(form.text, form.about(".", question), asked, address)
+        asker = PieceAsker(lambda piece: form.about(piece, question), asked.name, address, progress)
+        text = condense(form.text, asker, room_bytes=room, tell=progress.step)
+    if invocation.as_json:
+        invocation.emit(asker.document(text))
+    else:
+        page = page_for(plain=plain)
+        page.answer(text)
+        page.end()
+    if verbose:
+        note(asker.summary(before=form.text, after=text))
 
 
 @contextmanager
-def _ask(address: tuple[str, int], request: dict[str, Any]) -> Iterator[HTTPResponse]:
-    """Send *request*; leaving closes the connection, which cancels what is not finished."""
-    host, port = address
-    connection = HTTPConnection(host, port)
+def _images_named(profile: str, question: Question) -> Iterator[None]:
+    """Say that there were pictures, when the engine refuses a question that has some."""
     try:
-        response = _send(connection, msgspec.json.encode(request))
-        if response.status >= 400:
-            raise asking.refusal(response.read(), response.status)
-        yield response
-    except ConnectionRefusedError as error:
-        raise asking.port_closed(host, port) from error
-    except BrokenPipeError:
-        raise  # our own stdout is closed; of the connection, `_send` makes it a reset
-    except (OSError, HTTPException) as error:
-        raise asking.connection_broke(port, error) from error
-    finally:
-        connection.close()
+        yield
+    except AnsweredError as error:
+        if not question.images or error.detail.code in _NOT_ABOUT_IMAGES:
+            raise
+        raise ImageRefusedError(
+            f"{profile} did not take the picture: {error.message}",
+            remedy="ask a profile whose model sees; for llama.cpp, with `args: [--mmproj, FILE]`",
+        ) from error
 
 
-def _send(connection: HTTPConnection, body: bytes) -> HTTPResponse:
-    try:
-        connection.connect()
-        connection.request("POST", asking.CHAT_PATH, body, asking.headers())
-        return connection.getresponse()
-    except BrokenPipeError as error:
-        raise ConnectionResetError(*error.args) from error
+def _list_templates(invocation: Invocation) -> None:
+    from llmd.cli.templates import directories, list_templates
 
-
-def _prompt(text: str) -> str:
-    """*text*, and below it what is piped in.
-
-    Raises:
-        UsageError: There is neither.
-    """
-    piped = "" if sys.stdin is None or is_terminal(sys.stdin) else sys.stdin.read().strip()
-    prompt = "\n\n".join(part for part in (text, piped) if part)
-    if not prompt:
-        raise click.UsageError("there is nothing to ask; give a TEXT, or pipe one in")
-    return prompt
-
-
-def _choose(wanted: str | None, profiles: tuple[wire.Profile, ...]) -> wire.Profile:
-    """The profile *wanted*, or the one that is ready."""
-    if wanted is not None:
-        return find_profile(wanted, profiles)
-    ready = [profile for profile in profiles if profile.state == "ready"]
-    found = ready if len(ready) == 1 else profiles
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(profile.name for profile in profiles)
-    raise click.UsageError(f"say with -p whom to ask: {names}")
+    found = list(list_templates())
+    if invocation.as_json:
+        invocation.emit({"templates": found})
+        return
+    palette = Palette.of(sys.stdout)
+    rows = []
+    for one in found:
+        variables = " ".join(
+            f"{key}={one.defaults[key]!r}" if key in one.defaults else f"{key}=…"
+            for key in one.variables
+        )
+        told = one.description if one.error is None else one.error
+        rows.append(
+            [
+                Cell(one.name, "bold"),
+                Cell(harmless(told), "yellow" if one.error else ""),
+                Cell(harmless(variables), "dim"),
+            ]
+        )
+    invocation.say("\n".join(palette.table(rows)) if rows else "there are no templates")
+    invocation.say(palette.paint(f"your own go into {directories()[0]}", "dim"))
