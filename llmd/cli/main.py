@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "restart": ("llmd.cli.lifecycle", "Drain, and start anew; no connection is refused."),
     "stop": ("llmd.cli.lifecycle", "Drain, and end the daemon."),
     "query": ("llmd.cli.query", "Ask a profile, and stream its answer."),
+    "bench": ("llmd.cli.bench", "How fast the models are, engine against engine."),
     "models": ("llmd.cli.models", "The models on disk: size, kind, and what they would need."),
     "fit": ("llmd.cli.fit", "Whether a model fits the budget, and its largest context."),
     "pull": ("llmd.cli.pull", "Download a model; resumes, checks, and can add a profile."),
