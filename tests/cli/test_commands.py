@@ -188,7 +188,7 @@ def test_without_a_daemon_json_says_so(ctl):
     ],
 )
 def test_wrong_usage_is_status_2(capsys, monkeypatch, args, words):
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     assert run(args.split()) == 2
     out, err = capsys.readouterr()
     assert out == ""
