@@ -7,7 +7,7 @@ READY := $(VENV)/.installed
 DEMO := build/demo/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench test-llama-cpp-python clean
+.PHONY: help run test check bench test-llama-cpp-python test-clients clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -26,8 +26,8 @@ $(DEMO): $(READY) $(wildcard etc/demo/model/*) etc/demo/variants.py
 run: $(DEMO)  ## set up, then serve the demo models in the foreground
 	@$(BIN)/llmd serve --config etc/demo.yaml --hints
 
-test: $(DEMO)  ## set up, then run the tests (all but those for llama-cpp-python)
-	$(BIN)/python -m pytest -m 'not llama_cpp_python'
+test: $(DEMO)  ## set up, then run the tests (but for llama-cpp-python's and clients')
+	$(BIN)/python -m pytest -m 'not llama_cpp_python and not clients'
 
 check: $(READY)  ## format, lint and types
 	$(BIN)/ruff format --check .
@@ -37,6 +37,22 @@ check: $(READY)  ## format, lint and types
 test-llama-cpp-python: $(DEMO)  ## compile llama-cpp-python (6 minutes), then test it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,llama-cpp-python]'
 	$(BIN)/python -m pytest -m llama_cpp_python
+
+# Other people's programs, in exact versions, in build/ and nowhere else. Their install scripts are
+# not run. What cannot be installed is skipped by its tests, which say so.
+build/clients-venv/.installed: tests/clients/python/requirements.txt
+	test -x build/clients-venv/bin/python || $(PYTHON) -m venv build/clients-venv
+	build/clients-venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+build/node_modules/.installed: tests/clients/node/package.json
+	@mkdir -p build && cp $< build/package.json
+	@if command -v npm > /dev/null; then \
+	  npm install --prefix build --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@; \
+	else echo "npm is missing: the programs for Node are skipped"; fi
+
+test-clients: $(DEMO) build/clients-venv/.installed build/node_modules/.installed  ## install other people's programs (2 GB) into build/, then test with them
+	$(BIN)/python -m pytest -m clients -rs
 
 bench: $(DEMO)  ## measure; tables and build/bench/*.json
 	$(BIN)/python -m tests.bench
