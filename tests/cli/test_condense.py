@@ -55,6 +55,9 @@ def test_pieces_fit_and_joined_are_the_text(text, room):
     ("text", "room", "begins"),
     [
         pytest.param(chat(20), 400, r"User|Assistant", id="messages"),
+        pytest.param(
+            "User: hi\n\nfirst.\n\nsecond.\n\nthird one.\n\n" * 20, 70, "User", id="not paragraphs"
+        ),
         pytest.param("one two three.\n\n" * 40, 100, "one", id="paragraphs"),
         pytest.param("a line of text\n" * 40, 100, "a", id="lines"),
         pytest.param("word " * 100, 101, "word", id="words"),

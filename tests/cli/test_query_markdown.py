@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmd.cli.blocks import split_finished
-from llmd.cli.markdown import LiveArea, MarkdownStream
+from llmd.cli.markdown import LiveArea, MarkdownStream, RenderedPage
 
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -153,3 +153,24 @@ def test_slow_drawing_is_done_less_often():
     assert screen.lines[0] == "abcccc"[: len(screen.lines[0])] != "a"
     stream.end()
     assert screen.lines[0] == "abcccc"
+
+
+def test_rendered_answer_cannot_command_the_terminal(capsys):
+    page = RenderedPage()
+    page.reasoning("\x1b]0;reasoned\x07")
+    page.answer("\n\n\x1b]0;title\x07 and \x9b2J **bold**")
+    page.end()
+    shown = capsys.readouterr().out
+    assert not {"\x1b]", "\x07", "\x9b"} & {
+        shown[at : at + n] for at in range(len(shown)) for n in (1, 2)
+    }
+    assert "bold" in shown
+    assert "**" not in shown
+
+
+def test_answer_that_is_cut_off_is_shown_as_far_as_it_came(capsys):
+    page = RenderedPage()
+    page.answer("# Title\nand then\n\n```python\nx = 1")
+    page.end()
+    text = ESCAPE.sub("", capsys.readouterr().out)
+    assert all(part in text for part in ("Title", "and then", "x = 1"))
