@@ -48,7 +48,7 @@ class Repair:
     """What was dropped from one schema that the engine would have refused.
 
     Attributes:
-        tool: Its name; `response_format` or `text` when it is the answer's own schema.
+        tool: Its name; `response_format` or `json_schema` when it is the answer's own schema.
         dropped: Where, as JSON pointers into the schema: `#/properties/day/type`.
     """
 

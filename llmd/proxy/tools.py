@@ -2,8 +2,8 @@
 
 Chat completions have them as `{"type": "function", "function": {…, "parameters": SCHEMA}}`,
 Responses without the inner object, Messages as `{…, "input_schema": SCHEMA}`. A schema for the
-answer itself (`response_format`, in Responses `text.format`) goes the same way into llama.cpp's
-grammar.
+answer itself (`response_format`, and `json_schema`, llama.cpp's own) goes the same way into its
+grammar; `text.format` and `output_config` it overlooks.
 
 Only a body that names one of these is parsed, and of it only what changes is written anew: each
 other tool, each message and each number keeps its bytes.
@@ -21,7 +21,7 @@ from llmd.proxy.schemas import MOST_SCHEMAS, Schema, widen
 
 
 _TOOLS: Final = b'"tools"'
-_FORMATS: Final = (b'"response_format"', b'"format"')
+_FORMATS: Final = (b'"response_format"', b'"json_schema"')
 
 _MOST_TOLD: Final = 20
 """Of what was dropped from one tool."""
@@ -90,13 +90,16 @@ def _edit(
             changed = True
     if not edits.widen_schemas:
         return changed
-    for field, within in (("response_format", "json_schema"), ("text", "format")):
-        if field not in document:
-            continue
-        outer = read(document[field])
-        inner = outer.get(within, outer) if isinstance(outer, dict) else None
-        if isinstance(inner, dict) and _mend(inner, "schema", field, repairs):
-            document[field] = outer
+    if "response_format" in document:
+        outer = read(document["response_format"])
+        inner = outer.get("json_schema", outer) if isinstance(outer, dict) else None
+        if isinstance(inner, dict) and _mend(inner, "schema", "response_format", repairs):
+            document["response_format"] = outer
+            changed = True
+    if "json_schema" in document:
+        holder = {"json_schema": read(document["json_schema"])}
+        if _mend(holder, "json_schema", "json_schema", repairs):
+            document |= holder
             changed = True
     return changed
 

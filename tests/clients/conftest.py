@@ -12,7 +12,9 @@ def demo(demo_models):
     """The demo, with a context that holds what coding agents say before the first word."""
     config, ports = demo_config(demo_models)
     config["budget"] = "3GiB"
-    config["profiles"]["reason"].update(context=65536, parallel=1)
+    # Agents say nothing of temperature, and the demo model learned to be greedy.
+    greedy = {"temperature": 0, "max_tokens": 500}
+    config["profiles"]["reason"].update(context=65536, parallel=1, defaults=greedy)
     with running(config) as daemon:
         daemon.ports = ports
         yield daemon

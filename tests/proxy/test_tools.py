@@ -116,7 +116,7 @@ def test_tools_of_each_dialect_are_repaired(before, after):
     [
         ("response_format", lambda s: {"type": "json_schema", "json_schema": {"schema": s}}),
         ("response_format", lambda s: {"type": "json_object", "schema": s}),
-        ("text", lambda s: {"format": {"type": "json_schema", "schema": s}}),
+        ("json_schema", lambda s: s),
     ],
 )
 def test_the_schema_of_an_answer_is_repaired(field, wrap):
@@ -145,7 +145,8 @@ def test_everything_but_the_repaired_tool_keeps_its_bytes():
         {"tools": [{"function": {"name": 5, "parameters": None}}]},
         {"response_format": None},
         {"response_format": {"type": "json_schema", "json_schema": None}},
-        {"text": "a prompt", "tools": []},
+        {"text": {"format": {"type": "json_schema", "schema": BAD}}, "tools": []},
+        {"json_schema": None, "tools": []},
         {"messages": [{"content": "cut \ud83d"}], "tools": [chat(GOOD)]},
     ],
 )
