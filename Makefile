@@ -38,8 +38,9 @@ test-llama-cpp-python: $(DEMO)  ## compile llama-cpp-python (6 minutes), then te
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,llama-cpp-python]'
 	$(BIN)/python -m pytest -m llama_cpp_python
 
-# Other people's programs, in exact versions, in build/ and nowhere else. Their install scripts are
-# not run. What cannot be installed is skipped by its tests, which say so.
+# Other people's programs, in exact versions, in build/ and nowhere else. No install scripts are run
+# but two, which put the program for this machine in its place. What is missing is skipped by its
+# tests, which say so.
 build/clients-venv/.installed: tests/clients/python/requirements.txt
 	test -x build/clients-venv/bin/python || $(PYTHON) -m venv build/clients-venv
 	build/clients-venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
@@ -48,7 +49,9 @@ build/clients-venv/.installed: tests/clients/python/requirements.txt
 build/node_modules/.installed: tests/clients/node/package.json
 	@mkdir -p build && cp $< build/package.json
 	@if command -v npm > /dev/null; then \
-	  npm install --prefix build --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@; \
+	  npm install --prefix build --ignore-scripts --no-audit --no-fund --loglevel=error && \
+	  (cd build/node_modules/@anthropic-ai/claude-code && node install.cjs) && \
+	  (cd build/node_modules/opencode-ai && node postinstall.mjs) && touch $@; \
 	else echo "npm is missing: the programs for Node are skipped"; fi
 
 test-clients: $(DEMO) build/clients-venv/.installed build/node_modules/.installed  ## install other people's programs (2 GB) into build/, then test with them

@@ -1,9 +1,10 @@
 """Coding agents and MCP's inspector, set up with what `llmd-ctl connect` prints, on a cold port.
 
-Their own instructions are 7,000 to 12,000 tokens long, which llama.cpp reads in ten seconds on two
-cores and MLX in fifty: so they are tested on llama.cpp, and what they send is tested on both (see
-test_shapes.py). The demo model calls `get_weather` and no other tool. Cline and opencode can be
-given a tool of that name; Claude Code and Codex put a prefix before those they are given.
+Their own instructions and tools are 20 to 50 kB, 10,000 to 22,000 tokens for the demo model. On two
+cores llama.cpp reads 1,000 of them in a second and MLX 200: so the agents are tested on llama.cpp,
+and what they send on both (see test_shapes.py). The demo model calls `get_weather` and no other
+tool. Cline and opencode can be given a tool of that name; Claude Code and Codex put a prefix before
+those they are given.
 """
 
 import json
