@@ -183,18 +183,6 @@ def exit_status_for_final_failure(manager: Manager | None) -> int:
     return EXIT_FAILED if manager is None else EXIT_CONFIG
 
 
-def installed_ports(service: Service | None = None) -> set[int] | None:
-    """The ports that the installed service holds; None when none is installed.
-
-    Reads its files, and asks nobody.
-    """
-    try:
-        definition = (service or this_service()).installed()
-    except ServiceError:
-        return None
-    return None if definition is None else set(definition.ports)
-
-
 def _console_uid() -> int | None:
     """Who is logged in at the screen of this Mac."""
     try:

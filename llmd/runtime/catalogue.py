@@ -6,7 +6,6 @@ wrong with one profile (no such weights) is kept as its fault and hinders no oth
 
 import importlib.util
 import os
-import platform
 import shutil
 import sys
 from collections.abc import ItemsView
@@ -14,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from pathlib import Path
-from typing import Final, Literal
 
 from llmd.config.budget import budget_bytes
 from llmd.config.models import Config, LocalWeights, MlxProfile, Profile, RemoteProfile
@@ -22,8 +20,6 @@ from llmd.core.events import Residency, Rules
 from llmd.core.footprint import (
     Footprint,
     ModelShape,
-    default_context,
-    estimate,
     prefill_tokens,
     spare_bytes,
 )
@@ -42,10 +38,7 @@ from llmd.runtime.learned import Learned
 from llmd.runtime.memory import gpu_limit, machine_memory
 from llmd.weights.locate import locate
 from llmd.weights.shape import read_shape
-
-
-ARM64: Final = platform.machine() in ("arm64", "aarch64")
-PLATFORM: Final[Literal["linux", "darwin"]] = "darwin" if sys.platform == "darwin" else "linux"
+from llmd.weights.sizing import PLATFORM, Use
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,34 +184,19 @@ def _local(profile: LocalWeights, config: Config, installed: Installed, learned:
     adapters = None
     if isinstance(profile, MlxProfile) and profile.adapters is not None:
         adapters = Path(profile.adapters)
-    context = profile.context or default_context(shape)
-
-    def sized(prompt_cache_bytes: int) -> Footprint:
-        total = Footprint(prompt_cache_bytes=prompt_cache_bytes)
-        for each in (shape, draft_shape):
-            if each is not None:
-                total = total.plus(
-                    estimate(
-                        each,
-                        context_tokens=context,
-                        sequences=profile.parallel,
-                        prompt_cache_bytes=0,
-                        platform=PLATFORM,
-                        arm64=ARM64,
-                        args=profile.args,
-                    )
-                )
-        return total
-
-    prompt_cache_bytes = profile.prompt_cache
-    if prompt_cache_bytes is None:
-        # One whole conversation: mlx_lm drops an entry that is larger than the cache altogether.
-        prompt_cache_bytes = sized(0).cache_bytes // profile.parallel
-    footprint = sized(prompt_cache_bytes)
+    use = Use(
+        shape,
+        context_tokens=profile.context,
+        sequences=profile.parallel,
+        prompt_cache_bytes=profile.prompt_cache,
+        draft=draft_shape,
+        args=profile.args,
+    )
+    context, footprint = use.context, use.footprint()
     files = tuple(Path(file) for each in (shape, draft_shape) if each for file in each.files)
     materials = Materials(
         installed=installed, python=sys.executable, model=model, draft=draft, adapters=adapters,
-        context_tokens=context, prompt_cache_bytes=prompt_cache_bytes,
+        context_tokens=context, prompt_cache_bytes=footprint.prompt_cache_bytes,
         prefill_tokens=prefill_tokens(
             shape, context_tokens=context, sequences=profile.parallel, platform=PLATFORM
         ),

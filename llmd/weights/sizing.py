@@ -63,6 +63,7 @@ class Use:
                 )
         kept = self.prompt_cache_bytes
         if kept is None:
+            # One whole conversation: mlx_lm drops an entry that is larger than the cache.
             kept = total.cache_bytes // self.sequences
         return replace(total, prompt_cache_bytes=kept)
 

@@ -18,7 +18,6 @@ from llmd.platform.launchd_job import LaunchAgent
 from llmd.platform.run import Ran
 from llmd.platform.systemd_units import UserUnits
 from tests.conftest import ROOT
-from tests.platform.definitions import in_directory
 from tests.platform.fake_managers import FakeLaunchctl, FakeSystemctl, fails
 
 
@@ -138,13 +137,6 @@ def test_stop_by_the_manager_says_what_it_did(units):
 def test_unknown_manager_is_not_asked_to_stop():
     with pytest.raises(ServiceError, match="does not know"):
         service.stop("other")
-
-
-def test_installed_ports_are_those_of_the_files(units):
-    kept = units()
-    assert service.installed_ports(kept) is None
-    kept.install(in_directory(kept.service.parent))
-    assert service.installed_ports(kept) == {8081}
 
 
 def test_service_of_linux_is_the_users_units():
