@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -205,27 +205,11 @@ def use_of(profile: "MlxProfile | LlamaProfile", around: Surroundings) -> "Use":
     Raises:
         WeightsError: They are not there, or are not what its engine can read.
     """
-    from llmd.weights.locate import locate
-    from llmd.weights.shape import read_shape
-    from llmd.weights.sizing import Use
+    from llmd.weights.located import locate_all
 
-    def shape_of(model: str) -> Any:
-        path = locate(
-            model,
-            engine=profile.engine,
-            models_dirs=around.models_dirs,
-            config_dir=around.config_file.parent,
-        )
-        return read_shape(path, profile.engine)
-
-    return Use(
-        shape_of(profile.model),
-        context_tokens=profile.context,
-        sequences=profile.parallel,
-        prompt_cache_bytes=profile.prompt_cache,
-        draft=shape_of(profile.draft_model) if profile.draft_model is not None else None,
-        args=profile.args,
-    )
+    return locate_all(
+        profile, models_dirs=around.models_dirs, config_dir=around.config_file.parent
+    ).use()
 
 
 def _lines(verdict: Verdict) -> Iterator[str]:

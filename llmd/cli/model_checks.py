@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -63,26 +62,19 @@ def _closed(directory: Path, why: str) -> Finding:
 
 def weights_are_there(seen: Examined) -> Iterator[Finding]:
     """Whether each profile's weights are found, whole, and small enough ever to be loaded."""
-    from llmd.weights.locate import locate
-    from llmd.weights.shape import read_shape
-    from llmd.weights.sizing import Use, largest_context
+    from llmd.weights.located import locate_all
+    from llmd.weights.sizing import largest_context
 
     if seen.config is None:
         return
     budget = seen.budget_bytes()
     for profile in _local(seen):
-        find = partial(
-            locate,
-            engine=profile.engine,
-            models_dirs=seen.config.models_dirs,
-            config_dir=seen.config_file.parent,
-        )
         try:
-            shapes = [
-                read_shape(find(model), profile.engine)
-                for model in (profile.model, profile.draft_model)
-                if model is not None
-            ]
+            use = locate_all(
+                profile,
+                models_dirs=seen.config.models_dirs,
+                config_dir=seen.config_file.parent,
+            ).use()
         except WeightsError as error:
             yield Finding(
                 f"{profile.name} has no weights it can load",
@@ -91,14 +83,6 @@ def weights_are_there(seen: Examined) -> Iterator[Finding]:
                 serious=True,
             )
             continue
-        use = Use(
-            shapes[0],
-            profile.context,
-            profile.parallel,
-            profile.prompt_cache,
-            shapes[1] if len(shapes) > 1 else None,
-            profile.args,
-        )
         need = profile.memory or use.footprint().total_bytes
         if budget is not None and need > budget:
             most = 0 if profile.memory else largest_context(use, budget)

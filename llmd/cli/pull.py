@@ -39,6 +39,7 @@ _FIRST_PORT: Final = 8081
     metavar="D",
     help="A folder of models, instead of the Hugging Face cache.",
 )
+@click.option("--text-only", is_flag=True, help="Without the file that gives it eyes or ears.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @config_option()
 @pass_invocation
@@ -49,13 +50,15 @@ def pull(
     profile: str | None,
     port: int | None,
     folder: Path | None,
+    text_only: bool,
     yes: bool,
     chosen: str | None,
 ) -> None:
     """Download a model from Hugging Face: MLX weights whole, of GGUF files one quantization.
 
     QUANT is a quantization (Q4_K_M) or the name of a file; without it the one that suits this
-    machine's budget is taken. Every file is compared with the hub's checksum. An interrupted
+    machine's budget is taken. A projector (mmproj) that the repository has comes along, so that the
+    model sees. Every file is compared with the hub's checksum. An interrupted
     download goes on where it stopped when the command is repeated.
     """
     if port is not None and profile is None:
@@ -68,7 +71,10 @@ def pull(
     name, _, wanted = repository.partition(":")
     found = look_up(name.strip("/"))
     asks = not yes and not invocation.as_json and is_terminal(sys.stdin) and is_terminal(sys.stderr)
-    choice = _choose(found, choices(found), wanted, around, asks=asks, yes=yes)
+    offered = choices(found, projectors=not text_only)
+    choice = _choose(found, offered, wanted, around, asks=asks, yes=yes)
+    if choice.projector is not None:
+        note(f"with {harmless(choice.projector.name)}, so that it takes pictures or sound")
     destination = Destination(found, folder.expanduser().absolute() if folder else None)
     edit = _edit(around, profile, port, choice, destination)  # before it has taken an hour
     destination.check_room(choice.files)
@@ -128,17 +134,27 @@ def _edit(
         return None
     from llmd.config.edit import with_profile
 
-    fields = {
+    fields: dict[str, Any] = {
         "engine": "mlx" if choice.label == "mlx" else "llama.cpp",
         "model": _model(around, choice, destination),
         "port": port or _free_port(around),
     }
+    if (projector := choice.projector) is not None:
+        beside = projector.path.rpartition("/")[0] == choice.files[0].path.rpartition("/")[0]
+        fields["projector"] = (
+            projector.name if beside else _reference(around, projector.path, destination)
+        )
     return with_profile(around.config_file, profile, fields)
 
 
 def _model(around: Surroundings, choice: "Choice", destination: "Destination") -> str:
     """What a profile writes in `model:` to mean what is downloaded."""
     inner = "" if choice.label == "mlx" else choice.files[0].path
+    return _reference(around, inner, destination)
+
+
+def _reference(around: Surroundings, inner: str, destination: "Destination") -> str:
+    """How a profile names the file *inner* of the repository; the repository when it is empty."""
     if destination.folder is not None and destination.folder not in around.models_dirs:
         return str(destination.directory / inner)
     return "/".join(part for part in (destination.repository.name, inner) if part)
@@ -220,6 +236,7 @@ def _tell(
                 "quantization": choice.label,
                 "path": str(path),
                 "model": model,
+                "projector": None if choice.projector is None else choice.projector.path,
                 "files": [file.path for file in choice.files],
                 "size_bytes": choice.size_bytes,
                 "profile": profile,

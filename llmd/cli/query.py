@@ -305,7 +305,7 @@ def _images_named(profile: str, question: Question) -> Iterator[None]:
             raise
         raise ImageRefusedError(
             f"{profile} did not take the picture: {error.message}",
-            remedy="ask a profile whose model sees; for llama.cpp, with `args: [--mmproj, FILE]`",
+            remedy="ask a profile whose model sees; for llama.cpp, with a `projector`",
         ) from error
 
 

@@ -232,6 +232,11 @@ class LlamaProfile(LocalWeights):
     runner: Literal["auto", "llama-server", "xllamacpp", "llama-cpp-python"] = Field(
         default="auto", description="Which llama.cpp; `auto` takes the first that is installed."
     )
+    projector: PresentText | None = Field(
+        default=None,
+        description="The file that gives it eyes or ears (mmproj): a name beside the weights, "
+        "or a path.",
+    )
 
 
 class CommandProfile(ProfileBase):

@@ -117,6 +117,8 @@ def _inside(profile: LlamaProfile, materials: Materials) -> Launch:
     }
     if materials.draft is not None:
         options["draft_model"] = os.fspath(materials.draft)
+    if materials.projector is not None:
+        options["projector"] = os.fspath(materials.projector)
     if materials.slot_save_dir is not None:
         options["slot_save_dir"] = os.fspath(materials.slot_save_dir)
     return _launch(profile, "llama", options, {})
@@ -140,6 +142,8 @@ def _llama_server(profile: LlamaProfile, materials: Materials) -> Launch:
     ]
     if materials.draft is not None:
         argv += ["--model-draft", os.fspath(materials.draft)]
+    if materials.projector is not None:
+        argv += ["--mmproj", os.fspath(materials.projector)]
     if materials.slot_save_dir is not None:
         argv += ["--slot-save-path", os.fspath(materials.slot_save_dir)]
     words = {arg.partition("=")[0] for arg in profile.args}
@@ -156,6 +160,12 @@ def _cpp_python(profile: LlamaProfile, materials: Materials) -> Launch:
             "llama-cpp-python has no speculative decoding with a draft model",
             remedy="remove `draft_model`, or take another runner",
             param=f"profiles.{profile.name}.draft_model",
+        )
+    if profile.projector is not None:
+        raise ConfigError(
+            "llama-cpp-python takes a projector only together with a chat format of its own",
+            remedy="take another runner, or remove `projector`",
+            param=f"profiles.{profile.name}.projector",
         )
     argv = [
         materials.python,

@@ -45,6 +45,7 @@ class Materials:
         model: The weights of a local profile: a GGUF file (the first) or an MLX directory.
         draft: Those of its draft model.
         adapters: Its LoRA adapters.
+        projector: What gives it eyes or ears.
         context_tokens: Of one sequence: the profile's, else the model's own within the default.
         prompt_cache_bytes: The profile's, else what the caller finds right.
         stamps: One for each of the weights above; part of the fingerprint.
@@ -57,6 +58,7 @@ class Materials:
     model: Path | None = None
     draft: Path | None = None
     adapters: Path | None = None
+    projector: Path | None = None
     context_tokens: int = 32_768
     prompt_cache_bytes: int = DEFAULT_PROMPT_CACHE_BYTES
     stamps: tuple[Stamp, ...] = ()

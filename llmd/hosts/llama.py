@@ -9,6 +9,7 @@ Options of the launch:
 | `parallel` | concurrent sequences |
 | `prompt_cache_bytes` | bound of the cache of earlier prompts, beside the sequences' own |
 | `draft_model` | path of a small GGUF for speculative decoding |
+| `projector` | path of the GGUF that gives it eyes or ears |
 | `slot_save_dir` | private directory for saved prompts; without it saving is off |
 | `args` | flags of llama-server, as far as `llmd.hosts.llama_flags` knows them |
 """
@@ -127,6 +128,8 @@ class LlamaEngine:
             params.speculative.types = [
                 xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE
             ]
+        if (projector := options.get("projector")) is not None:
+            params.mmproj.path = os.fspath(projector)
         if (directory := options.get("slot_save_dir")) is not None:
             params.slot_save_path = os.path.join(directory, "")  # noqa: PTH118 - wants a final slash
         try:

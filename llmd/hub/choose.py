@@ -8,6 +8,7 @@ from typing import Final
 from llmd.errors import describe_bytes
 from llmd.hub.failures import DownloadError
 from llmd.hub.listing import RemoteFile, Repository
+from llmd.weights.files import is_projector
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +17,18 @@ class Choice:
 
     Attributes:
         label: How it is quantized: `Q4_K_M`; of MLX weights `mlx`.
-        files: All that it needs, the one that names it first.
+        weights: Files of the model itself, the one that names it first.
+        projector: What gives it eyes or ears, where the repository has that.
     """
 
     label: str
-    files: tuple[RemoteFile, ...]
+    weights: tuple[RemoteFile, ...]
+    projector: RemoteFile | None = None
+
+    @property
+    def files(self) -> tuple[RemoteFile, ...]:
+        """All that it needs, the one that names it first."""
+        return self.weights if self.projector is None else (*self.weights, self.projector)
 
     @property
     def size_bytes(self) -> int:
@@ -49,14 +57,16 @@ _LABEL: Final = re.compile(
 )
 _SHARD: Final = re.compile(r"-\d{5}-of-\d{5}$")
 _NO_MODEL: Final = ("mmproj", "imatrix")
+_PROJECTORS: Final = ("F16", "FP16", "BF16", "Q8_0", "F32")
+"""Precisions of projectors, the best first: finer than 16 bits shows nothing more."""
 _MLX_FILES: Final = re.compile(
     r"(model[^/]*\.safetensors|[^/]+\.json|[^/]+\.jinja|[^/]+\.model|[^/]+\.tiktoken|"
     r"merges\.txt|vocab\.txt)"
 )
 
 
-def choices(repository: Repository) -> list[Choice]:
-    """What *repository* offers, the smallest first.
+def choices(repository: Repository, *, projectors: bool = True) -> list[Choice]:
+    """What *repository* offers, the smallest first; with *projectors*, what gives it eyes, too.
 
     Raises:
         DownloadError: Nothing that llmd can run.
@@ -66,7 +76,8 @@ def choices(repository: Repository) -> list[Choice]:
         stem = file.path.lower().removesuffix(".gguf")
         if stem != file.path.lower() and not any(word in stem for word in _NO_MODEL):
             groups.setdefault(_SHARD.sub("", stem), []).append(file)
-    found = [Choice(_label(files[0].path), tuple(files)) for files in groups.values()]
+    projector = _projector(repository.files) if projectors else None
+    found = [Choice(_label(files[0].path), tuple(files), projector) for files in groups.values()]
     tensors = [f for f in repository.files if re.fullmatch(r"model[^/]*\.safetensors", f.path)]
     if tensors and any(file.path == "config.json" for file in repository.files):
         rest = [f for f in repository.files if _MLX_FILES.fullmatch(f.path) and f not in tensors]
@@ -132,6 +143,17 @@ def right_one(offered: Sequence[Choice], budget_bytes: int, repository: str) -> 
             remedy=f"name it to have it all the same: {repository}:{least.label}",
         )
     return fitting[-1], f"the largest that fits the budget of {budget}"
+
+
+def _projector(files: Sequence[RemoteFile]) -> RemoteFile | None:
+    """The one of *files* to take; None when there is none."""
+
+    def rank(file: RemoteFile) -> tuple[int, int]:
+        label = _label(file.path)
+        place = _PROJECTORS.index(label) if label in _PROJECTORS else len(_PROJECTORS)
+        return place, file.size_bytes
+
+    return min((file for file in files if is_projector(file.name)), key=rank, default=None)
 
 
 def _label(path: str) -> str:

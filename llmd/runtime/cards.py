@@ -41,7 +41,7 @@ def capabilities_of(entry: Entry) -> tuple[str, ...]:
             return ("rerank",)
         if words & {"--embeddings", "--embedding"}:
             return ("embeddings",)
-        if words & {"--mmproj", "-mm"}:
+        if profile.projector is not None or words & {"--mmproj", "-mm"}:
             return ("chat", "completions", *_abilities(entry), "vision")
     return ("chat", "completions", *_abilities(entry))
 

@@ -15,7 +15,7 @@ from math import inf
 from pathlib import Path
 
 from llmd.config.budget import budget_bytes
-from llmd.config.models import Config, LocalWeights, MlxProfile, Profile, RemoteProfile
+from llmd.config.models import Config, LlamaProfile, MlxProfile, Profile, RemoteProfile
 from llmd.core.events import Residency, Rules
 from llmd.core.footprint import (
     Footprint,
@@ -36,9 +36,8 @@ from llmd.hosts.protocol import Launch
 from llmd.proxy.gate import BodyEdits, Upstream
 from llmd.runtime.learned import Learned
 from llmd.runtime.memory import gpu_limit, machine_memory
-from llmd.weights.locate import locate
-from llmd.weights.shape import read_shape
-from llmd.weights.sizing import PLATFORM, Use
+from llmd.weights.located import locate_all
+from llmd.weights.sizing import PLATFORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ def look_at(profile: Profile, config: Config, installed: Installed, learned: Lea
     try:
         if isinstance(profile, RemoteProfile):
             return _remote(profile, installed)
-        if isinstance(profile, LocalWeights):
+        if isinstance(profile, MlxProfile | LlamaProfile):
             return _local(profile, config, installed, learned)
         materials = Materials(installed=installed, python=sys.executable)
         recipe = recipe_for(profile, materials)
@@ -171,52 +170,39 @@ def _remote(profile: RemoteProfile, installed: Installed) -> Entry:
     return Entry(profile, _residency(profile, 0, recipe), recipe, remote=upstream)
 
 
-def _local(profile: LocalWeights, config: Config, installed: Installed, learned: Learned) -> Entry:
-    def find(model: str, engine: str) -> tuple[Path, ModelShape]:
-        path = locate(model, engine=engine, models_dirs=config.models_dirs, config_dir=Path.cwd())
-        return path, read_shape(path, engine)
-
-    engine = profile.engine  # type: ignore[attr-defined]  # both kinds of local weights have one
-    model, shape = find(profile.model, engine)
-    draft, draft_shape = None, None
-    if profile.draft_model is not None:
-        draft, draft_shape = find(profile.draft_model, engine)
+def _local(
+    profile: MlxProfile | LlamaProfile, config: Config, installed: Installed, learned: Learned
+) -> Entry:
+    found = locate_all(profile, models_dirs=config.models_dirs, config_dir=Path.cwd())
+    use = found.use()
+    context, footprint = use.context, use.footprint()
     adapters = None
     if isinstance(profile, MlxProfile) and profile.adapters is not None:
         adapters = Path(profile.adapters)
-    use = Use(
-        shape,
-        context_tokens=profile.context,
-        sequences=profile.parallel,
-        prompt_cache_bytes=profile.prompt_cache,
-        draft=draft_shape,
-        args=profile.args,
-    )
-    context, footprint = use.context, use.footprint()
-    files = tuple(Path(file) for each in (shape, draft_shape) if each for file in each.files)
     materials = Materials(
-        installed=installed, python=sys.executable, model=model, draft=draft, adapters=adapters,
-        context_tokens=context, prompt_cache_bytes=footprint.prompt_cache_bytes,
+        installed=installed, python=sys.executable, model=found.model, draft=found.draft,
+        adapters=adapters, projector=found.projector, context_tokens=context,
+        prompt_cache_bytes=footprint.prompt_cache_bytes,
         prefill_tokens=prefill_tokens(
-            shape, context_tokens=context, sequences=profile.parallel, platform=PLATFORM
+            found.shape, context_tokens=context, sequences=profile.parallel, platform=PLATFORM
         ),
         stamps=tuple(
             Stamp(str(file), status.st_size, status.st_mtime_ns)
-            for file in files
+            for file in found.files
             for status in [file.stat()]
         ),
     )  # fmt: skip
-    recipe = recipe_for(profile, materials)  # type: ignore[arg-type]  # as above
+    recipe = recipe_for(profile, materials)
     mark = f"{recipe.fingerprint}-{PLATFORM}"
     charged_bytes = profile.memory or learned.footprint(mark, footprint)
     return Entry(
-        profile,  # type: ignore[arg-type]  # as above
-        _residency(profile, charged_bytes, recipe),  # type: ignore[arg-type]  # as above
+        profile,
+        _residency(profile, charged_bytes, recipe),
         recipe,
         context=context,
-        shape=shape,
+        shape=found.shape,
         footprint=None if profile.memory else footprint,
-        mapped_files=files if engine == "llama.cpp" else (),
+        mapped_files=found.weights if profile.engine == "llama.cpp" else (),
         mark=mark,
     )
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from llmd.core.shape import Format
 from llmd.weights import ollama
+from llmd.weights.files import is_projector
 from llmd.weights.locate import (
     WALK_DEPTH,
     WALK_MAX_ENTRIES,
@@ -215,11 +216,11 @@ def _models_among(entries: list[Path], directory: Path, place: Place) -> Iterato
         kept = [entry for entry in entries if entry not in partial and entry.suffix != ".gguf"]
         yield _weights(place, directory, "mlx", kept, (), partial)
         partial = [entry for entry in partial if ".safetensors" not in entry.name]
-    projectors = tuple(entry for entry in entries if _is_projector(entry.name))
+    projectors = tuple(entry for entry in entries if is_projector(entry.name))
     for shards in _grouped(entries):
         yield _weights(place, shards[0], "gguf", [*shards, *projectors], projectors, ())
     for entry in partial:
-        if ".gguf" in entry.name.lower() and not _is_projector(entry.name):
+        if ".gguf" in entry.name.lower() and not is_projector(entry.name):
             yield _weights(place, entry, "gguf", [], (), [entry])
 
 
@@ -249,7 +250,7 @@ def _grouped(entries: Sequence[Path]) -> list[list[Path]]:
     """GGUF models among *entries*: each a list of its shards, in order."""
     groups: dict[str, list[Path]] = {}
     for entry in sorted(entries):
-        if entry.suffix.lower() == ".gguf" and not _is_projector(entry.name):
+        if entry.suffix.lower() == ".gguf" and not is_projector(entry.name):
             shard = _SHARD.fullmatch(entry.name)
             key = f"{shard['stem']}/{shard['count']}" if shard else entry.name
             groups.setdefault(key, []).append(entry)
@@ -270,10 +271,6 @@ def _identity(weights: Weights) -> Path:
 
 def _is_partial(name: str) -> bool:
     return name.lower().endswith(PARTIAL)
-
-
-def _is_projector(name: str) -> bool:
-    return "mmproj" in name.lower() and ".gguf" in name.lower()
 
 
 def _size(path: Path) -> int:

@@ -138,3 +138,9 @@ def _what_else(path: Path) -> str:
     if inner:
         return f"name the model in it: {', '.join(inner[:5])}"
     return "check the path in `model:`"
+
+
+def is_projector(name: str) -> bool:
+    """Whether a file of that name (whole, or on its way) gives a model eyes or ears: `mmproj`."""
+    lower = name.lower()
+    return "mmproj" in lower and ".gguf" in lower

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from llmd.errors import WeightsError
-from llmd.weights.files import check_complete, shards_of
+from llmd.weights.files import check_complete, is_projector, shards_of
 
 
 WALK_MAX_ENTRIES: Final = 20_000
@@ -84,7 +84,7 @@ def _candidates(model: str, kind: str, models_dirs: Sequence[Path]) -> Iterator[
             for name in (model, f"{model}.gguf"):
                 if (path := root / name).exists() and path != root:
                     yield path
-        if snapshot := _in_hub(model):
+        if snapshot := in_hub(model):
             yield snapshot
     wanted = model.lower().removesuffix(".gguf")
     matches: dict[Path, tuple[str, Path]] = {}  # by what it really is: a link is no second model
@@ -103,7 +103,7 @@ def _candidates(model: str, kind: str, models_dirs: Sequence[Path]) -> Iterator[
         yield path
 
 
-def _in_hub(model: str) -> Path | None:
+def in_hub(model: str) -> Path | None:
     """The snapshot of repository *model* (`org/name`, or `org/name/file`) in the cache."""
     parts = model.split("/")
     if len(parts) < 2 or not _HUB.fullmatch("/".join(parts[:2])):
@@ -168,9 +168,7 @@ def _gguf_at(path: Path, model: str) -> Path:
 def _is_model_file(path: Path) -> bool:
     """A GGUF file that can be loaded by itself: no projector, no later shard."""
     name = path.name.lower()
-    return (
-        name.endswith(".gguf") and not name.startswith("mmproj") and not _LATER_SHARD.search(name)
-    )
+    return name.endswith(".gguf") and not is_projector(name) and not _LATER_SHARD.search(name)
 
 
 def _walk(root: Path, limit: int) -> Iterator[tuple[Path, bool, int]]:

@@ -14,6 +14,9 @@ PLATFORM: Final[Literal["linux", "darwin"]] = "darwin" if sys.platform == "darwi
 DEFAULT_SEQUENCES: Final = 2
 """A profile's `parallel`, where it has none."""
 
+PROJECTOR_COMPUTE_BYTES: Final = 192 * 2**20
+"""To encode a picture: a guess for encoders of 300 to 600 million weights, until it is learned."""
+
 CONTEXT_STEP_TOKENS: Final = 256
 _UNKNOWN_CONTEXT_TOKENS: Final = 2**20
 """How far to look when a model does not say what it was trained for."""
@@ -30,6 +33,7 @@ class Use:
         prompt_cache_bytes: For earlier prompts; None is one sequence's whole context, which is
             what a profile gets that names none.
         draft: Small weights that guess ahead, if any.
+        projector_bytes: Of the file that gives it eyes or ears; 0 without one.
         args: Further flags of the engine.
     """
 
@@ -38,6 +42,7 @@ class Use:
     sequences: int = DEFAULT_SEQUENCES
     prompt_cache_bytes: int | None = None
     draft: ModelShape | None = None
+    projector_bytes: int = 0
     args: tuple[str, ...] = ()
 
     @property
@@ -65,7 +70,12 @@ class Use:
         if kept is None:
             # One whole conversation: mlx_lm drops an entry that is larger than the cache.
             kept = total.cache_bytes // self.sequences
-        return replace(total, prompt_cache_bytes=kept)
+        total = replace(total, prompt_cache_bytes=kept)
+        if not self.projector_bytes:
+            return total
+        return total.plus(
+            Footprint(weights_bytes=self.projector_bytes, compute_bytes=PROJECTOR_COMPUTE_BYTES)
+        )
 
 
 def largest_context(use: Use, room_bytes: int) -> int:

@@ -15,6 +15,7 @@ from llmd.cli.main import run
 from llmd.config.load import load_config
 from llmd.hub import destination as destinations
 from llmd.weights.discover import discover
+from llmd.weights.sizing import PROJECTOR_COMPUTE_BYTES
 from tests.admin.fake_operator import served
 from tests.cli.fake_hub import REVISION, hub_running
 from tests.weights.making import QWEN, gguf_bytes, safetensors_bytes, safetensors_header
@@ -45,9 +46,12 @@ def hub(home, monkeypatch):
                 "New-Q8_0.gguf": MODEL,
                 "New-Q4_K_M.gguf": OTHER,
                 "New-IQ2_XS.gguf": OTHER,
-                "mmproj-New-F16.gguf": OTHER,
                 "README.md": b"",
             },
+        )
+        hub.add(
+            "org/Seeing-GGUF",
+            {"q/See-Q8_0.gguf": MODEL, "mmproj-F32.gguf": OTHER, "mmproj-F16.gguf": OTHER},
         )
         hub.add("org/New-4bit", MLX)
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
@@ -370,6 +374,26 @@ def test_profile_is_added_after_the_download(home, hub, capsys):
     )
     assert "added new on port 8090 to" in capsys.readouterr().out
     assert run(["fit", "new"]) == 0
+
+
+def test_model_that_sees_comes_with_its_projector_and_the_profile_names_it(home, hub, capsys):
+    assert run(["pull", "org/Seeing-GGUF", "--yes", "--add", "eye"]) == 0
+    assert "with mmproj-F16.gguf, so that it takes pictures" in capsys.readouterr().err
+    profile = load_config(home / "llmd.yaml").profiles["eye"]
+    assert profile.model == "org/Seeing-GGUF/q/See-Q8_0.gguf"
+    assert profile.projector == "org/Seeing-GGUF/mmproj-F16.gguf"
+    assert run(["--json", "fit", "eye"]) == 0
+    need = json.loads(capsys.readouterr().out)["need_bytes"]
+    assert run(["--json", "fit", "org/Seeing-GGUF/q/See-Q8_0.gguf"]) == 0
+    assert need == (
+        json.loads(capsys.readouterr().out)["need_bytes"] + len(OTHER) + PROJECTOR_COMPUTE_BYTES
+    )
+
+
+def test_text_only_leaves_the_projector_out(home, hub):
+    assert run(["pull", "org/Seeing-GGUF", "--yes", "--text-only", "--add", "blind"]) == 0
+    assert load_config(home / "llmd.yaml").profiles["blind"].projector is None
+    assert [name for name, _ in hub.ranges] == ["See-Q8_0.gguf"]
 
 
 def test_profile_of_mlx_weights_gets_the_next_free_port(home, hub):

@@ -81,6 +81,23 @@ def test_projectors_and_matrices_of_importance_are_no_models():
     assert choice.label == "Q8_0"
 
 
+@pytest.mark.parametrize(
+    ("projectors", "taken"),
+    [
+        pytest.param(["mmproj-F32.gguf", "mmproj-BF16.gguf"], "mmproj-BF16.gguf", id="16 bits do"),
+        pytest.param(["m-mmproj-f16.gguf", "mmproj-Q8_0.gguf"], "m-mmproj-f16.gguf", id="not less"),
+        pytest.param(["mmproj-Q4_0.gguf", "mmproj.gguf"], "mmproj-Q4_0.gguf", id="whatever it has"),
+        pytest.param([], None, id="none"),
+    ],
+)
+def test_projector_comes_along_in_the_best_precision(projectors, taken):
+    found = repository("m-Q8_0.gguf", "m-Q4_0.gguf", *projectors)
+    for choice in choices(found):
+        assert (choice.projector.name if choice.projector else None) == taken
+        assert choice.size_bytes == (2 if taken else 1) * GIB
+    assert all(choice.projector is None for choice in choices(found, projectors=False))
+
+
 def test_several_of_one_quantization_must_be_named_by_their_files():
     found = choices(repository("m-7b-Q8_0.gguf", "m-13b-Q8_0.gguf"))
     with pytest.raises(DownloadError, match="org/m has several of q8_0: m-13b"):
