@@ -2,11 +2,14 @@
 
 A web page can make a browser send requests to localhost, and by DNS rebinding even read the
 answers. So a request must be addressed to a name that is this machine's, and one that a page
-caused must come from a page that the configuration names.
+caused must come from a page that the configuration names, and bring JSON: what a browser sends
+without asking first (forms, text, beacons) is no JSON.
 """
 
+import hashlib
 import hmac
 from collections.abc import Iterable
+from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -16,6 +19,13 @@ from llmd.proxy.request import Request
 
 _MAX_REMEMBERED: Final = 256
 _EXPOSED: Final = b"Access-Control-Expose-Headers: X-LLMD-Profile, X-Request-Id\r\n"
+_BODIED: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+
+
+class MediaTypeError(InvalidRequestError):
+    """A page sent something else than JSON."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class Guard:
@@ -38,7 +48,8 @@ class Guard:
     ) -> None:
         self._names = {"localhost"} | {name.lower().rstrip(".") for name in allowed_hosts}
         self._origins = {origin.lower().rstrip("/") for origin in cors_origins}
-        self._keys = tuple(key.encode() for key in api_keys)
+        # Digests: all of one length, so that comparing them does not even tell a key's.
+        self._keys = tuple(_digest(key.encode()) for key in api_keys)
         bound = [parsed for parsed in map(_address, addresses) if parsed is not None]
         self._addresses = set(bound)
         self._any_address = any(address.is_unspecified for address in bound)
@@ -51,6 +62,7 @@ class Guard:
             InvalidRequestError: HTTP/1.1 without a Host, or with a malformed one.
             ForbiddenOriginError: The Host is no name of this machine, or a page is behind it that
                 the configuration does not name.
+            MediaTypeError: A page that may use the port sent no JSON.
             UnauthorizedError: A key is needed and not there.
         """
         fields = request.fields
@@ -60,6 +72,11 @@ class Guard:
         lines = b""
         if b"origin" in fields or b"sec-fetch-site" in fields:
             lines = self._check_origin(fields)
+            if request.method in _BODIED and not _is_json(fields.get(b"content-type", b"")):
+                raise MediaTypeError(
+                    "web pages may send JSON only",
+                    remedy="send it with `Content-Type: application/json`",
+                )
         if self._keys and request.path != "/health" and not _is_preflight(request):
             self._check_key(fields)
         return lines
@@ -125,9 +142,10 @@ class Guard:
         if scheme.lower() == b"bearer":
             given = credentials.strip()
         known = False
+        digest = _digest(given)
         for key in self._keys:
             # All are compared: the time taken tells nothing about which one was close.
-            known |= hmac.compare_digest(key, given)
+            known |= hmac.compare_digest(key, digest)
         if not known:
             raise UnauthorizedError(
                 "this port needs an API key" if not given else "the API key is not known",
@@ -139,6 +157,17 @@ def _is_preflight(request: Request) -> bool:
     return request.method == b"OPTIONS" and (
         b"access-control-request-method" in request.fields and b"origin" in request.fields
     )
+
+
+def _is_json(content_type: bytes) -> bool:
+    kind = content_type.partition(b";")[0].strip().lower()
+    return kind == b"application/json" or (
+        kind.startswith(b"application/") and kind.endswith(b"+json")
+    )
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
 
 
 def _host_name(host: bytes) -> str | None:

@@ -1,7 +1,7 @@
 import pytest
 
 from llmd.errors import ForbiddenOriginError, InvalidRequestError, UnauthorizedError
-from llmd.proxy.guard import Guard
+from llmd.proxy.guard import Guard, MediaTypeError
 from llmd.proxy.request import Request
 
 
@@ -12,6 +12,12 @@ def request(host=b"localhost", method=b"POST", path="/v1/chat/completions", mino
     if host is not None:
         made.fields[b"host"] = host
     return made
+
+
+def page_request(**fields):
+    return request(
+        **{"origin": b"https://chat.example", "content_type": b"application/json", **fields}
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_origin_that_is_not_configured_is_refused(origin):
 def test_configured_origin_is_admitted_and_told_so():
     guard = Guard(cors_origins=["https://Chat.example/"])
 
-    lines = guard.admit(request(origin=b"https://chat.example", sec_fetch_site=b"cross-site"))
+    lines = guard.admit(page_request(sec_fetch_site=b"cross-site"))
 
     assert b"Access-Control-Allow-Origin: https://chat.example\r\nVary: Origin\r\n" in lines
     assert b"X-LLMD-Profile" in lines
@@ -111,7 +117,7 @@ def test_configured_origin_is_admitted_and_told_so():
 def test_star_admits_any_origin_but_null():
     guard = Guard(cors_origins=["*"])
 
-    assert b"https://any.example" in guard.admit(request(origin=b"https://any.example"))
+    assert b"https://any.example" in guard.admit(page_request(origin=b"https://any.example"))
     with pytest.raises(ForbiddenOriginError):
         guard.admit(request(origin=b"null"))
 
@@ -124,7 +130,52 @@ def test_request_that_another_site_caused_is_refused(site):
 
 @pytest.mark.parametrize("site", [b"none", b"same-origin"])
 def test_request_that_the_user_caused_is_admitted(site):
-    assert Guard().admit(request(sec_fetch_site=site)) == b""
+    assert Guard().admit(request(method=b"GET", sec_fetch_site=site)) == b""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b"text/plain",
+        b"text/plain; application/json",
+        b"application/x-www-form-urlencoded",
+        b"multipart/form-data; boundary=application/json",
+        b"application/jsonx",
+        b"text/x+json",
+        b"application/json, text/plain",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH"])
+def test_page_that_is_admitted_sends_json_only(kind, method):
+    guard = Guard(cors_origins=["https://chat.example"])
+
+    with pytest.raises(MediaTypeError) as refused:
+        guard.admit(page_request(method=method, content_type=kind))
+    assert (refused.value.status, refused.value.code) == (415, "invalid_request")
+
+
+def test_page_that_names_no_media_type_is_refused():
+    """`navigator.sendBeacon` with a nameless blob."""
+    sent = page_request()
+    del sent.fields[b"content-type"]
+
+    with pytest.raises(MediaTypeError):
+        Guard(cors_origins=["https://chat.example"]).admit(sent)
+    with pytest.raises(MediaTypeError):
+        Guard().admit(request(sec_fetch_site=b"none"))
+
+
+@pytest.mark.parametrize(
+    "kind", [b"application/json", b"Application/JSON ; charset=utf-8", b"application/x.y+json"]
+)
+def test_json_of_an_admitted_page_passes_under_any_of_its_names(kind):
+    assert Guard(cors_origins=["https://chat.example"]).admit(page_request(content_type=kind))
+
+
+def test_program_sends_what_it_likes():
+    """curl calls JSON a form unless it is told."""
+    assert Guard().admit(request(content_type=b"application/x-www-form-urlencoded")) == b""
 
 
 @pytest.mark.parametrize(
