@@ -17,13 +17,13 @@ from llmd.admin import wire
 from llmd.admin.daemon_operator import DaemonOperator
 from llmd.admin.server import AdminServer
 from llmd.admin.socket import ControlSocket
-from llmd.config.load import load_config
 from llmd.config.models import Config
 from llmd.errors import ConfigError, LlmdError, RestartRefusedError
 from llmd.platform import service as manager
 from llmd.platform.activation import port_name
 from llmd.platform.notify import Notifier
 from llmd.platform.run import run
+from llmd.runtime.access import load_with_keys
 from llmd.runtime.daemon import Daemon
 from llmd.runtime.departure import Way
 from llmd.runtime.handover import Handover
@@ -205,7 +205,7 @@ class DaemonProcess:
                 mended.
         """
         try:
-            config = await asyncio.to_thread(load_config, self._places.config_file)
+            config = await asyncio.to_thread(load_with_keys, self._places.config_file)
         except ConfigError as error:
             self._operator.config_error = error.message
             raise

@@ -10,7 +10,6 @@ import uvloop
 
 from llmd.admin.socket import ControlSocket
 from llmd.config import paths
-from llmd.config.load import load_config
 from llmd.config.models import Config
 from llmd.errors import ConfigError, LlmdError
 from llmd.platform import service as manager
@@ -20,6 +19,7 @@ from llmd.platform.notify import Notifier
 from llmd.platform.spawn import become
 from llmd.process import DaemonProcess, Places
 from llmd.runtime import handover
+from llmd.runtime.access import load_with_keys
 from llmd.runtime.handover import Handover
 from llmd.runtime.log import configure
 from llmd.runtime.ports import ports_of
@@ -53,7 +53,7 @@ def serve(
     )
     under = manager.running_under(os.environ)
     try:
-        config = load_config(config_path)
+        config = load_with_keys(config_path)
         if check:
             return 0
         for directory in (places.log_dir, places.state_dir):

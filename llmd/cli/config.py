@@ -39,10 +39,12 @@ def config() -> None:
 @pass_invocation
 def check(invocation: Invocation, *, file: str | None, chosen: str | None) -> None:
     """Read the file, and say all that is wrong with it."""
+    from llmd.config.keyfile import check_key_files
     from llmd.config.load import load_config
 
     path = config_file(file or chosen)
     loaded = load_config(path)
+    check_key_files(loaded)
     names = list(loaded.profiles)
     if invocation.as_json:
         invocation.emit({"path": str(path), "valid": True, "profiles": names})

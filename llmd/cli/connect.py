@@ -211,7 +211,7 @@ def _read_file(invocation: Invocation) -> _Known:
         for port in {*gateway, *(profile.port for profile in profiles)}
     )
     socket = str(invocation.socket_path)
-    return _Known(profiles, ports, socket, str(path), keys=bool(config.api_keys))
+    return _Known(profiles, ports, socket, str(path), keys=config.wants_key)
 
 
 def _choose(wanted: str | None, profiles: tuple[wire.Profile, ...]) -> wire.Profile:
@@ -299,7 +299,10 @@ def _notes(
             "has it for mlx and llama.cpp profiles"
         )
     if place.key != NO_KEY:
-        notes.append(f"put one of the configuration's `api_keys` in place of {ANY_KEY}")
+        notes.append(
+            f"put one of the ports' keys in place of {ANY_KEY}: those of `api_keys`, "
+            "`api_keys_file` or `api_keys_keyring`"
+        )
     gateway = next((port for port in known.ports if port.gateway), None)
     if asks and gateway is not None:
         host = place.root_url.rpartition(":")[0]

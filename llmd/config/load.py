@@ -203,6 +203,8 @@ def _make_absolute(data: dict[str, Any], directory: Path, document: Document) ->
             absolute(value, ("models_dirs", index), always=True)
             for index, value in enumerate(directories)
         ]
+    if "api_keys_file" in data:
+        data["api_keys_file"] = absolute(data["api_keys_file"], ("api_keys_file",), always=True)
     profiles = data.get("profiles")
     for name, profile in profiles.items() if isinstance(profiles, dict) else ():
         if isinstance(profile, dict) and profile.get("engine") != "remote":

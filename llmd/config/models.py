@@ -65,9 +65,14 @@ def _check_key(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if not text:
         raise ValueError("an empty key would let everybody in; remove it")
-    if not all("!" <= letter <= "~" for letter in text):
+    if not is_key(text):
         raise ValueError("a key consists of printable ASCII characters without spaces")
     return value
+
+
+def is_key(text: str) -> bool:
+    """Whether *text* can be a key: a header must be able to carry it."""
+    return bool(text) and all("!" <= letter <= "~" for letter in text)
 
 
 def _check_url(value: str) -> str:
@@ -305,6 +310,13 @@ class Config(Model):
     api_keys: tuple[ApiKey, ...] = Field(
         default=(), description="Accepted bearer tokens; with none, none is asked for."
     )
+    api_keys_file: Path | None = Field(
+        default=None, description="A file of further ones, one a line, that you alone can read."
+    )
+    api_keys_keyring: Annotated[bool, Field(strict=True)] | PresentText = Field(
+        default=False,
+        description="Further ones from the keychain: the entry's name, or `true` for `api_keys`.",
+    )
     eviction: Literal["cost", "lru"] = Field(
         default="cost", description="Who makes room: the cheapest to bring back, or the oldest."
     )
@@ -339,6 +351,17 @@ class Config(Model):
     profiles: dict[ProfileName, Profile] = Field(
         min_length=1, description="The models, by the names that clients use."
     )
+
+    @property
+    def wants_key(self) -> bool:
+        """Whether the ports ask for a key."""
+        return bool(self.api_keys or self.api_keys_file or self.api_keys_keyring)
+
+    @property
+    def keychain_entry(self) -> str | None:
+        """The entry of the keychain that holds keys; None when there is none."""
+        named = self.api_keys_keyring
+        return ("api_keys" if named is True else named) or None
 
     @field_validator("profiles")
     @classmethod

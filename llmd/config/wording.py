@@ -33,7 +33,8 @@ _HABITS: Final = {
     "policy": "eviction", "host": "listen", "bind": "listen", "models_dir": "models_dirs",
     "backend": "engine", "draft": "draft_model", "adapter": "adapters", "lora": "adapters",
     "health": "ready", "base_url": "url", "cors": "cors_origins", "keys": "api_keys",
-    "api_key": "api_keys", "memory_budget": "budget", "always": "force",
+    "api_key": "api_keys", "keyring": "api_keys_keyring", "key_file": "api_keys_file",
+    "memory_budget": "budget", "always": "force",
 }  # fmt: skip
 """What other programs call it."""
 

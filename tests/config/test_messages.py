@@ -130,7 +130,7 @@ BAD_TOPS = [
     pytest.param("evicton: lru", "1:1: evicton: unknown key; did you mean `eviction`?", id="a typo"),
     pytest.param("port: 8081", "1:1: port: unknown key; it belongs to a profile, under `profiles`",
                  id="a profile's key at the top"),
-    pytest.param("zzz: 1", "known are allowed_hosts, api_keys, budget,", id="nothing comes near"),
+    pytest.param("zzz: 1", "known are allowed_hosts, api_keys, api_keys_file,", id="nothing comes near"),
     pytest.param("gateway: 8080", "1:10: gateway: must be a mapping of names to values, not 8080",
                  id="a gateway that is a number"),
     pytest.param("gateway: {prot: 1}", "1:11: gateway.prot: unknown key; did you mean `port`?",

@@ -1,0 +1,36 @@
+"""The keys of the ports, from wherever the configuration says that they are."""
+
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from llmd.config.keyfile import read_key_file
+from llmd.config.load import load_config
+from llmd.config.models import Config, is_key
+from llmd.errors import ConfigError
+from llmd.platform.keychain import read_keychain
+
+
+def load_with_keys(path: Path) -> Config:
+    """The configuration at *path*, with the keys of its key file and keychain in `api_keys`.
+
+    For the daemon alone; whoever shows a configuration has no need of them. Blocks.
+
+    Raises:
+        ConfigError: See `load_config`; or keys are wanted that are not to be had. Ports that
+            should ask for a key never do without.
+    """
+    config = load_config(path)
+    keys = list(config.api_keys)
+    if config.api_keys_file is not None:
+        keys += read_key_file(config.api_keys_file)
+    if (name := config.keychain_entry) is not None:
+        found = read_keychain(name)
+        if not all(map(is_key, found)):
+            raise ConfigError(
+                f"the keychain entry {name!r} holds what is no key",
+                remedy="a key consists of printable ASCII characters",
+                param="api_keys_keyring",
+            )
+        keys += map(SecretStr, found)
+    return config.model_copy(update={"api_keys": tuple(keys)})
