@@ -11,12 +11,13 @@ from typing import Any
 from llmd.errors import LlmdError
 from llmd.proxy import dialect, sse
 from llmd.proxy.limits import Limits
-from llmd.proxy.paths import ENDS_WITH_DONE
+from llmd.proxy.paths import ENDS_WITH_DONE, JSON_ENDPOINTS
 from llmd.proxy.reply import Reply
 from llmd.proxy.upstream import UpstreamConnection
 
 
 _EVENTS = b"text/event-stream"
+_JSON = b"application/json"
 
 
 class Relay:
@@ -27,13 +28,14 @@ class Relay:
         events: Splits a stream of events; None for any other body.
     """
 
-    __slots__ = ("_collected", "_limits", "_path", "_reply", "early", "events")
+    __slots__ = ("_collected", "_last_piece", "_limits", "_path", "_reply", "early", "events")
 
     def __init__(self, reply: Reply, path: str, limits: Limits) -> None:
         self._reply = reply
         self._path = path
         self._limits = limits
         self._collected = b""
+        self._last_piece = b""
         self.early = False
         self.events: sse.EventStream | None = None
 
@@ -84,19 +86,25 @@ class Relay:
         """A piece of its body."""
         if self.events is not None:
             body = self.events.feed(body)
+        elif not body.isspace():
+            self._last_piece = body
         return self._reply.encode(body) if body else b""
 
     def ended_well(self, connection: UpstreamConnection) -> bool:
         """Whether its end can be trusted.
 
         A killed engine closes its connection as politely as one that is through, so a stream that
-        ends by closing must have said `[DONE]`.
+        ends by closing must have said `[DONE]`, and a JSON object must have its last brace.
         """
+        if not connection.until_close:
+            return True
+        if self.events is not None:
+            return self._path not in ENDS_WITH_DONE or self.events.done
         return (
-            not connection.until_close
-            or self.events is None
-            or self._path not in ENDS_WITH_DONE
-            or self.events.done
+            self._path not in JSON_ENDPOINTS
+            or not connection.content_type.startswith(_JSON)
+            or self._reply.head_only
+            or self._last_piece.rstrip().endswith(b"}")
         )
 
     def end(self) -> bytes:

@@ -229,6 +229,33 @@ async def test_stream_that_ends_by_closing_with_done_is_complete(start):
     assert plane.gate.autopsies == []
 
 
+@pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [
+        ([], False),
+        ([b'{"choices": [{"index": 0'], False),
+        ([b'{"choices": []}'], True),
+        ([b'{"choices": []', b"}", b"\r\n"], True),
+    ],
+)
+async def test_object_that_ends_by_closing_is_whole_if_it_has_its_last_brace(start, pieces, whole):
+    async def script(side):
+        await side.request()
+        await side.send(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n")
+        for piece in pieces:
+            await side.send(piece)
+
+    plane = await start(script)
+    client = await plane.client()
+    await client.send(post())
+    await client.head()
+
+    body, framed = await stream_until_end(client)
+
+    assert (body, framed) == (b"".join(pieces), whole)
+    assert plane.gate.left == [(1, whole)]
+
+
 async def test_stream_of_another_kind_may_end_by_closing_without_done(start):
     async def script(side):
         await side.request()
