@@ -7,7 +7,7 @@ READY := $(VENV)/.installed
 DEMO := build/demo/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench test-llama-cpp-python test-clients clean
+.PHONY: help run test check bench test-llama-cpp-python test-clients test-browser clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -26,8 +26,8 @@ $(DEMO): $(READY) $(wildcard etc/demo/model/*) etc/demo/variants.py
 run: $(DEMO)  ## set up, then serve the demo models in the foreground
 	@$(BIN)/llmd serve --config etc/demo.yaml --hints
 
-test: $(DEMO)  ## set up, then run the tests (but for llama-cpp-python's and clients')
-	$(BIN)/python -m pytest -m 'not llama_cpp_python and not clients'
+test: $(DEMO)  ## set up, then run the tests (but for llama-cpp-python's, clients' and browser's)
+	$(BIN)/python -m pytest -m 'not llama_cpp_python and not clients and not browser'
 
 check: $(READY)  ## format, lint and types
 	$(BIN)/ruff format --check .
@@ -56,6 +56,9 @@ build/node_modules/.installed: tests/clients/node/package.json
 
 test-clients: $(DEMO) build/clients-venv/.installed build/node_modules/.installed  ## install other people's programs (2 GB) into build/, then test with them
 	$(BIN)/python -m pytest -m clients -rs
+
+test-browser: $(READY)  ## hostile web pages in Chromium, if it is installed
+	$(BIN)/python -m pytest -m browser -rs tests/security
 
 bench: $(DEMO)  ## measure; tables and build/bench/*.json
 	$(BIN)/python -m tests.bench

@@ -211,6 +211,7 @@ class ClientConnection(Wire):
         )
         self._stage = _BODY
         self._reply.lines += service.guard.admit(request)
+        service.guard.authorize(request)
 
     def _begin(self, request: Request) -> bool:
         """The request is whole; True when it is answered on return."""

@@ -56,30 +56,40 @@ class Guard:
         self._known_hosts: set[bytes] = set()
 
     def admit(self, request: Request) -> bytes:
-        """Check *request*; returns the CORS header lines of its answer, mostly none.
+        """See who is behind *request*; returns the CORS header lines of its answer, mostly none.
+
+        `authorize` comes next, once its refusals carry those lines: an admitted page may read them.
 
         Raises:
             InvalidRequestError: HTTP/1.1 without a Host, or with a malformed one.
             ForbiddenOriginError: The Host is no name of this machine, or a page is behind it that
                 the configuration does not name.
-            MediaTypeError: A page that may use the port sent no JSON.
-            UnauthorizedError: A key is needed and not there.
         """
         fields = request.fields
         host = fields.get(b"host")
         if host not in self._known_hosts:
             self._check_host(host, request)
-        lines = b""
-        if b"origin" in fields or b"sec-fetch-site" in fields:
-            lines = self._check_origin(fields)
-            if request.method in _BODIED and not _is_json(fields.get(b"content-type", b"")):
-                raise MediaTypeError(
-                    "web pages may send JSON only",
-                    remedy="send it with `Content-Type: application/json`",
-                )
+        return self._check_origin(fields) if _of_a_page(fields) else b""
+
+    def authorize(self, request: Request) -> None:
+        """See what an admitted *request* brings.
+
+        Raises:
+            MediaTypeError: It is a page's, and no JSON.
+            UnauthorizedError: A key is needed and not there.
+        """
+        fields = request.fields
+        if (
+            request.method in _BODIED
+            and _of_a_page(fields)
+            and not _is_json(fields.get(b"content-type", b""))
+        ):
+            raise MediaTypeError(
+                "web pages may send JSON only",
+                remedy="send it with `Content-Type: application/json`",
+            )
         if self._keys and request.path != "/health" and not _is_preflight(request):
             self._check_key(fields)
-        return lines
 
     def preflight(self, request: Request) -> bytes:
         """The header lines that answer an admitted OPTIONS request."""
@@ -157,6 +167,11 @@ def _is_preflight(request: Request) -> bool:
     return request.method == b"OPTIONS" and (
         b"access-control-request-method" in request.fields and b"origin" in request.fields
     )
+
+
+def _of_a_page(fields: dict[bytes, bytes]) -> bool:
+    """Whether a browser says that a page or its user caused the request."""
+    return b"origin" in fields or b"sec-fetch-site" in fields
 
 
 def _is_json(content_type: bytes) -> bool:

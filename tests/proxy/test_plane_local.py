@@ -222,3 +222,25 @@ async def test_missing_key_is_refused_and_the_right_one_is_not_passed_on(start):
     assert (await client.post(headers=b"X-API-Key: secret\r\n")).status == 200
     for request in plane.engine.requests:
         assert not request.headers.keys() & {"authorization", "x-api-key"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Content-Type: text/plain\r\nAuthorization: Bearer k\r\n", 415),
+        (b"Content-Type: application/json\r\n", 401),
+    ],
+)
+async def test_page_that_may_use_the_port_can_read_why_it_was_refused(start, headers, status):
+    plane = await start(guard=Guard(cors_origins=["https://chat.example"], api_keys=["k"]))
+    client = await plane.client()
+
+    refused = await client.get(
+        "/v1/chat/completions",
+        headers + b"Origin: https://chat.example\r\nContent-Length: 0\r\n",
+        method="POST",
+    )
+
+    assert refused.status == status
+    assert refused.headers["access-control-allow-origin"] == "https://chat.example"
+    assert plane.gate.arrived == []
