@@ -148,6 +148,8 @@ def _llama_server(profile: LlamaProfile, materials: Materials) -> Launch:
         argv += ["--slot-save-path", os.fspath(materials.slot_save_dir)]
     words = {arg.partition("=")[0] for arg in profile.args}
     vectors = words & {"--embeddings", "--embedding", "--reranking", "--rerank"}
+    if vectors:
+        argv.append("--kv-unified")  # as in `llmd.hosts.llama`: else vectors can be wrong
     options: dict[str, Any] = {"argv": argv + list(profile.args), "ready": "/health"}
     if not vectors:
         options["probe"] = ["/v1/completions", _ONE_TOKEN]

@@ -10,11 +10,12 @@ from llmd.hosts.protocol import Launch
 from llmd.proxy.gate import BodyEdits
 
 
-# No vectors either: the models that mlx_lm runs are trained to go on with a text, and averages of
-# their states rank texts badly while looking like vectors. A wrong vector is worse than a 501.
+_EMBEDDINGS: Final = frozenset({"/v1/embeddings"})
+"""Only of a profile that asks for them: most models that mlx_lm runs are trained to go on with a
+text, and their states rank texts badly while looking like vectors. That is worse than a 501."""
+
 UNSUPPORTED: Final = frozenset(
     {
-        "/v1/embeddings",
         "/v1/rerank",
         "/v1/reranking",
         "/v1/audio/transcriptions",
@@ -61,11 +62,12 @@ def recipe(profile: MlxProfile, materials: Materials) -> Recipe:
     )
     # mlx_lm takes these one at a time, and everybody else waits meanwhile.
     alone = materials.draft is not None or any(a.startswith("--kv-bits") for a in profile.args)
+    embeds = bool({"--embeddings", "--embedding"} & set(profile.args))
     return Recipe(
         launch=launch,
         sequences=1 if alone else profile.parallel,
         runner="mlx_lm",
-        unsupported=UNSUPPORTED,
+        unsupported=UNSUPPORTED if embeds else UNSUPPORTED | _EMBEDDINGS,
         edits=BodyEdits(
             defaults=profile.defaults,
             force=profile.force,

@@ -136,6 +136,10 @@ class LlamaEngine:
             apply_flags(xllamacpp, params, options.get("args", ()))
         except FlagError as error:
             raise LoadError(f"args: {error}") from error
+        if params.embedding:
+            # Texts that are computed together get each other's share of a mean, where every
+            # sequence has a cache of its own: seen with xllamacpp 2026.10, 0.79 beside the right.
+            params.kv_unified = True
         pooling = xllamacpp.llama_pooling_type
         if (
             params.embedding

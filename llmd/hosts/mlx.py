@@ -98,9 +98,18 @@ class MlxEngine:
         )
         with _reporting(f"mlx_lm cannot load {directory.name}"):
             generator.loaded.result(launch.load_timeout_s)
-        with _reporting(f"{directory.name} loads, but does not generate"):
-            generator.complete_one_token()
-        self._service = Service(launch.profile, int(options["context"]), generator)
+        embedder = None
+        if args.embeddings:
+            from llmd.hosts.mlx_embed import Embedder, pooling_of
+
+            pooling = pooling_of(directory, args.pooling)
+            embedder = Embedder(generator, pooling, int(options["context"]))
+        with _reporting(f"{directory.name} loads, but does not work"):
+            if embedder is None:
+                generator.complete_one_token()
+            else:
+                embedder.probe()
+        self._service = Service(launch.profile, int(options["context"]), generator, embedder)
         listener = listen(self._path)
         threading.Thread(
             target=serve, args=(listener, self._service.handle), name="accept", daemon=True
@@ -208,6 +217,8 @@ def parse_flags(launch: Launch) -> argparse.Namespace:
     parser.add_argument("--chat-template-args", type=_json_object, default={})
     parser.add_argument("--use-default-chat-template", action="store_true")
     parser.add_argument("--trust-remote-code", action="store_true")
+    parser.add_argument("--embeddings", "--embedding", action="store_true")
+    parser.add_argument("--pooling", choices=["last", "mean"], default=None)
     words: Sequence[str] = options.get("args", ())
     args = parser.parse_args(list(words))
     args.profile = launch.profile

@@ -19,8 +19,10 @@ from typing import IO, Any, Final
 from mlx_lm.server import APIHandler, get_system_fingerprint
 
 from llmd.hosts.dialects import COUNT_TOKENS, TRANSLATED, Translation
+from llmd.hosts.embeddings_body import Wanted, read_wanted
 from llmd.hosts.http_server import HangupWatcher, Reply, read_body
 from llmd.hosts.mlx_dialects import TranslatedReply, count_tokens
+from llmd.hosts.mlx_embed import Embedder
 from llmd.hosts.mlx_generate import CancelledError, ContextExceededError, Generator
 from llmd.hosts.mlx_turn import Turn
 from llmd.hosts.openai_body import RequestError, edit_body, param_of
@@ -29,10 +31,11 @@ from llmd.hosts.openai_body import RequestError, edit_body, param_of
 _CHAT_PATH: Final = "/v1/chat/completions"
 _CHAT: Final = frozenset({_CHAT_PATH, "/chat/completions"})
 _TEXT: Final = frozenset({"/v1/completions"})
+_EMBEDDINGS: Final = "/v1/embeddings"
 _ANSWERED: Final = _CHAT | _TEXT | TRANSLATED.keys() | {COUNT_TOKENS}
 _LACKING: Final = frozenset(
     {
-        "/v1/embeddings",
+        _EMBEDDINGS,
         "/v1/rerank",
         "/v1/reranking",
         "/v1/audio/transcriptions",
@@ -50,6 +53,7 @@ class Service:
     profile: str
     context_tokens: int
     generator: Generator
+    embedder: Embedder | None = None
     watcher: HangupWatcher = field(default_factory=HangupWatcher)
     created: int = field(default_factory=lambda: int(time.time()))
     system_fingerprint: str = field(default_factory=get_system_fingerprint)
@@ -128,14 +132,17 @@ class Handler(APIHandler):  # type: ignore[misc]
         Raises:
             RequestError: It cannot be served; nothing has been sent.
         """
-        if path not in _ANSWERED:
+        embedder = self.service.embedder
+        if path not in (_ANSWERED if embedder is None else {_EMBEDDINGS}):
             raise self._no_such_path(path)
         try:
             body = json.loads(raw)
         except ValueError as error:
             raise RequestError(f"the body is not JSON: {error}") from None
         profile = self.service.profile
-        if path == COUNT_TOKENS:
+        if embedder is not None:
+            self._embed(embedder, read_wanted(body))
+        elif path == COUNT_TOKENS:
             chat = edit_body(
                 TRANSLATED["/v1/messages"](body, profile=profile).chat, chat=True, profile=profile
             )
@@ -146,6 +153,19 @@ class Handler(APIHandler):  # type: ignore[misc]
             self._complete(_CHAT_PATH, edit_body(chat, chat=True, profile=profile), translation)
         else:
             self._complete(path, edit_body(body, chat=path in _CHAT, profile=profile), None)
+
+    def _embed(self, embedder: Embedder, wanted: Wanted) -> None:
+        """Answer with vectors, unless the client leaves first."""
+        self.hung_up, self.on_hangup = False, None
+        try:
+            with self.service.watcher.watching(self.connection, self._on_hangup):
+                answer = embedder.answer(
+                    wanted, profile=self.service.profile, gone=lambda: self.hung_up
+                )
+        except CancelledError:
+            self.close_connection = True
+        else:
+            self._send_json(answer)
 
     def _complete(self, path: str, body: dict[str, Any], translation: Translation | None) -> None:
         """Have mlx_lm's handler answer *body*, behind a `Reply`."""
@@ -259,10 +279,13 @@ class Handler(APIHandler):  # type: ignore[misc]
         }
 
     def _no_such_path(self, path: str) -> RequestError:
-        if path in _LACKING:
-            return RequestError(
-                f"mlx_lm has no {path}", code="unsupported", status=HTTPStatus.NOT_IMPLEMENTED
-            )
+        if path in _LACKING | _ANSWERED:
+            lacking = f"mlx_lm has no {path}"
+            if self.service.embedder is not None:
+                lacking = (
+                    f"this profile gives vectors (`--embeddings` in its `args`), and no {path}"
+                )
+            return RequestError(lacking, code="unsupported", status=HTTPStatus.NOT_IMPLEMENTED)
         return RequestError(f"there is no {path}", code="not_found", status=HTTPStatus.NOT_FOUND)
 
     def _send_json(self, content: Any, status: int = 200) -> None:

@@ -61,7 +61,7 @@ _PROJECTORS: Final = ("F16", "FP16", "BF16", "Q8_0", "F32")
 """Precisions of projectors, the best first: finer than 16 bits shows nothing more."""
 _MLX_FILES: Final = re.compile(
     r"(model[^/]*\.safetensors|[^/]+\.json|[^/]+\.jinja|[^/]+\.model|[^/]+\.tiktoken|"
-    r"merges\.txt|vocab\.txt)"
+    r"merges\.txt|vocab\.txt|1_Pooling/config\.json)"
 )
 
 

@@ -2,7 +2,7 @@
 
 from math import inf
 
-from llmd.config.models import LlamaProfile
+from llmd.config.models import LlamaProfile, MlxProfile
 from llmd.core.snapshot import ProfileView
 from llmd.proxy.gate import ModelCard
 from llmd.runtime.catalogue import Entry
@@ -31,12 +31,14 @@ def card_of(entry: Entry, view: ProfileView | None, *, since_s: int) -> ModelCar
 def capabilities_of(entry: Entry) -> tuple[str, ...]:
     """What the profile is known to be able to do.
 
-    A llama.cpp server that gives vectors or rankings does not chat. Of a server that llmd only
+    A server that gives vectors or rankings does not chat. Of a server that llmd only
     passes requests to, nothing is known but what such servers are for.
     """
     profile = entry.profile
+    words = {arg.partition("=")[0] for arg in profile.args}
+    if isinstance(profile, MlxProfile) and words & {"--embeddings", "--embedding"}:
+        return ("embeddings",)
     if isinstance(profile, LlamaProfile):
-        words = {arg.partition("=")[0] for arg in profile.args}
         if words & {"--reranking", "--rerank"}:
             return ("rerank",)
         if words & {"--embeddings", "--embedding"}:

@@ -201,6 +201,29 @@ def test_what_llama_cpp_can_do_depends_on_its_flags(runner, args, embeddings, re
     assert "/v1/messages" not in unsupported
 
 
+def test_texts_computed_together_share_one_cache_where_vectors_are_made():
+    argv = recipe_for(llama(runner="llama-server", args=("--embeddings",)), MATERIALS)
+    assert "--kv-unified" in argv.launch.options["argv"]
+    argv = recipe_for(llama(runner="llama-server"), MATERIALS)
+    assert "--kv-unified" not in argv.launch.options["argv"]
+
+
+@pytest.mark.parametrize("args", [(), ("--embeddings",)])
+def test_mlx_gives_vectors_on_request(args):
+    unsupported = recipe_for(mlx(args=args), MATERIALS).unsupported
+    assert ("/v1/embeddings" in unsupported) == (not args)
+
+
+def test_projector_is_named_to_every_llama_cpp_but_the_python_one(tmp_path):
+    found = materials(projector=tmp_path / "mmproj.gguf")
+    inside = recipe_for(llama(runner="xllamacpp", projector="x"), found)
+    assert inside.launch.options["projector"] == str(found.projector)
+    argv = recipe_for(llama(runner="llama-server", projector="x"), found).launch.options["argv"]
+    assert after(argv, "--mmproj") == str(found.projector)
+    with pytest.raises(ConfigError, match="takes a projector only together"):
+        recipe_for(llama(runner="llama-cpp-python", projector="x"), found)
+
+
 def test_command_is_run_as_it_is_written():
     recipe = recipe_for(command(args=("-v",), ready="/ok", env={"A": "b"}, parallel=7), MATERIALS)
     assert recipe.launch.kind == "exec"

@@ -44,6 +44,7 @@ async def test_draft_model_gives_the_same_answers(hosts, demo_models):
         pytest.param({"model": "/tmp"}, "no config.json", id="not a model"),
         pytest.param({"args": ["--host", "0.0.0.0"]}, "args: unrecognized", id="odd flag"),
         pytest.param({"args": ["--temp", "hot"]}, "args: argument --temp", id="bad value"),
+        pytest.param({"args": ["--embeddings"]}, "add `--pooling, last`", id="no guess at pooling"),
     ],
 )
 async def test_launch_that_cannot_work_says_why_at_once(hosts, demo_models, changes, told):

@@ -39,8 +39,8 @@ METHODS: Final = {
 """The paths there are, and what they take."""
 
 _REMEDIES: Final = {
-    "/api/embed": "use /v1/embeddings of a llama.cpp profile with `args: [--embeddings]`",
-    "/api/embeddings": "use /v1/embeddings of a llama.cpp profile with `args: [--embeddings]`",
+    "/api/embed": "use /v1/embeddings of a profile with `args: [--embeddings]`",
+    "/api/embeddings": "use /v1/embeddings of a profile with `args: [--embeddings]`",
     "/api/pull": "run `llmd-ctl pull` with the name of a repository, then add a profile",
     "/api/push": "llmd uploads nothing",
     "/api/create": "run `llmd-ctl pull`, then add a profile to the configuration",
