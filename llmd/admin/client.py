@@ -20,6 +20,7 @@ import llmd
 from llmd.admin import wire
 from llmd.admin.answer import Answer, BadAnswerError, request
 from llmd.admin.operator import Progress
+from llmd.admin.peer import peer_uid
 from llmd.config.paths import SOCKET_PATH_MAX_BYTES
 from llmd.errors import DaemonNotRunningError, LlmdError
 
@@ -253,7 +254,19 @@ def _dial(path: Path, timeout_s: float | None) -> Iterator[socket.socket]:
             ) from error
         except OSError as error:
             raise _no_answer(path, error) from error
+        _check_peer(sock, path)
         yield sock
+
+
+def _check_peer(sock: socket.socket, path: Path) -> None:
+    """Insist that our own daemon listens: what another user's says would be taken for its word."""
+    owner = peer_uid(sock.fileno())
+    # Root's are the sockets that launchd opened for it.
+    if owner not in {0, os.getuid()}:
+        raise SocketDeniedError(
+            f"{path} is served by user {owner}, not by your llmd",
+            remedy="name your own llmd's socket with --socket or LLMD_SOCKET",
+        )
 
 
 def _no_answer(path: Path, error: OSError) -> NoAnswerError:

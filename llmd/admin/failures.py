@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from llmd.admin import wire
-from llmd.admin.socket import peer_uid
+from llmd.admin.peer import peer_uid
 from llmd.errors import ForbiddenOriginError, InvalidRequestError, LlmdError, UnauthorizedError
 
 

@@ -1,36 +1,28 @@
-"""The control socket: bound safely, by one daemon at a time, and who is at its other end.
+"""The control socket: bound safely, by one daemon at a time.
 
 asyncio's `create_unix_server(path)` unlinks a file that is in the way even when a live daemon
 listens on it, so that a second daemon would silently take over the name. Here a lock decides, and a
 file is only removed once nobody answers behind it.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
 import socket
 import stat
-import struct
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from llmd.admin.directory import UnsafeSocketError, prepare_directory
+from llmd.admin.peer import peer_pid
 from llmd.config.paths import SOCKET_PATH_MAX_BYTES
-from llmd.errors import AlreadyRunningError, LlmdError
+from llmd.errors import AlreadyRunningError
 
 
 BACKLOG: Final = 128
 _DIAL_TIMEOUT_S: Final = 2.0
 _PRIVATE_UMASK: Final = 0o177
-_LOCAL_PEERPID: Final = 2  # of SOL_LOCAL (0), in <sys/un.h> of macOS; not in Python's socket module
-
-
-class UnsafeSocketError(LlmdError):
-    """The control socket's path cannot be used, or others could reach it."""
-
-    code = "socket_unsafe"
 
 
 class ControlSocket:
@@ -58,23 +50,42 @@ class ControlSocket:
 
         Raises:
             AlreadyRunningError: Another daemon owns the path.
-            UnsafeSocketError: The path is too long, its directory is not private, or something
-                that is no socket is in the way.
+            UnsafeSocketError: The path is too long, its directory is not private or was exchanged
+                meanwhile, or something that is no socket is in the way.
         """
         self.path = path
         self.managed = managed
         check_length(path)
-        _prepare_directory(path.parent)
+        directory = prepare_directory(path.parent)
         self._lock_fd = _lock(path) if lock is None else lock
         try:
             if sock is None:
                 _clear_the_way(path)
                 sock = _bind(path)
             self.sock = sock
-            self._inode = path.lstat().st_ino
+            self._inode = self._verified(directory)
         except BaseException:
+            if sock is not None:
+                sock.close()
             os.close(self._lock_fd)
             raise
+
+    def _verified(self, directory: os.stat_result) -> int:
+        """See that the path leads to our socket in *directory*; returns the file's inode."""
+        now, found = self.path.parent.lstat(), self.path.lstat()
+        if (now.st_dev, now.st_ino) != (directory.st_dev, directory.st_ino):
+            raise UnsafeSocketError(
+                f"somebody exchanged the directory {self.path.parent} while llmd started",
+                remedy="choose another with --socket or LLMD_SOCKET",
+            )
+        # Whose a service manager's file is, and of which mode, is the manager's business.
+        private = self.managed or (found.st_uid == os.getuid() and not found.st_mode & 0o077)
+        if not stat.S_ISSOCK(found.st_mode) or not private:
+            raise UnsafeSocketError(
+                f"{self.path} is not the private socket that llmd made",
+                remedy=f"remove {self.path}, or choose another path with --socket or LLMD_SOCKET",
+            )
+        return found.st_ino
 
     def close(self) -> None:
         """Stop listening and make way for the next daemon. Idempotent."""
@@ -111,71 +122,6 @@ def check_length(path: Path) -> None:
         )
 
 
-def peer_uid(fd: int) -> int:
-    """The user id at the other end of the connected Unix socket *fd*, fixed when it connected.
-
-    Raises:
-        OSError: The peer is gone, or this is no Unix socket.
-    """
-    if sys.platform == "linux":
-        return _linux_credentials(fd)[1]
-    uid, gid = ctypes.c_uint32(), ctypes.c_uint32()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.getpeereid(fd, ctypes.byref(uid), ctypes.byref(gid)) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return uid.value
-
-
-def _peer_pid(sock: socket.socket) -> int | None:
-    """The process at the other end, for a message; nothing may be decided by it."""
-    with suppress(OSError):
-        if sys.platform == "linux":
-            return _linux_credentials(sock.fileno())[0]
-        return sock.getsockopt(0, _LOCAL_PEERPID)
-    return None
-
-
-def _linux_credentials(fd: int) -> tuple[int, int, int]:
-    # A transport of uvloop gives its descriptor but no getsockopt; a duplicate has one.
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=os.dup(fd)) as peer:
-        size = struct.calcsize("3i")
-        option = getattr(socket, "SO_PEERCRED", 17)  # macOS has none, and mypy may run there
-        pid, uid, gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, option, size))
-    return pid, uid, gid
-
-
-def _prepare_directory(directory: Path) -> None:
-    """Make *directory* if it is missing; insist that it is ours, private, and no symbolic link."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.lstat()
-    except FileExistsError:
-        found = directory.lstat()
-    except OSError as error:
-        raise UnsafeSocketError(
-            f"cannot make the socket's directory {directory}: {error.strerror}",
-            remedy="choose another with --socket or LLMD_SOCKET",
-        ) from error
-    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
-        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
-        raise UnsafeSocketError(
-            f"the socket's directory {directory} is {kind}",
-            remedy="remove it, or choose another with --socket or LLMD_SOCKET",
-        )
-    if found.st_uid != os.getuid():
-        raise UnsafeSocketError(
-            f"the socket's directory {directory} belongs to user {found.st_uid}, not to you",
-            remedy="choose another with --socket or LLMD_SOCKET",
-        )
-    if found.st_mode & 0o077:
-        raise UnsafeSocketError(
-            f"the socket's directory {directory} is open to others "
-            f"(mode {stat.S_IMODE(found.st_mode):04o})",
-            remedy=f"chmod 700 {directory}, or choose another with --socket or LLMD_SOCKET",
-        )
-
-
 def _lock(path: Path) -> int:
     """Take the lock beside *path*, write our pid into it, and return its descriptor."""
     lock = path.with_name(f"{path.name}.lock")
@@ -186,6 +132,11 @@ def _lock(path: Path) -> int:
         raise UnsafeSocketError(
             f"cannot open the lock file {lock}: {error.strerror}", remedy=f"remove {lock}"
         ) from error
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(fd)
+        kind = "has another name, too" if stat.S_ISREG(found.st_mode) else "is no regular file"
+        raise UnsafeSocketError(f"the lock file {lock} {kind}", remedy=f"remove {lock}")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -224,7 +175,7 @@ def _clear_the_way(path: Path) -> None:
                 remedy=f"remove {path} if none does",
             ) from error
         else:
-            raise _rival(path, _peer_pid(probe))
+            raise _rival(path, peer_pid(probe))
     with suppress(FileNotFoundError):
         path.unlink()
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from llmd.admin.socket import ControlSocket, UnsafeSocketError, peer_uid
+import llmd.admin.socket as control_socket
+from llmd.admin.directory import UnsafeSocketError
+from llmd.admin.peer import peer_uid
+from llmd.admin.socket import ControlSocket
 from llmd.errors import AlreadyRunningError
 
 
@@ -169,6 +172,101 @@ def test_directory_of_another_user_is_refused(path):
     with pytest.raises(UnsafeSocketError, match="belongs to user 65534"):
         ControlSocket(path)
     os.chown(path.parent, 0, -1)
+
+
+def open_the_way(path: Path) -> None:
+    path.parent.parent.chmod(0o777)
+
+
+def share_the_way(path: Path) -> None:
+    os.chown(path.parent.parent, -1, 65533)
+    path.parent.parent.chmod(0o775)
+
+
+def give_the_way_away(path: Path) -> None:
+    os.chown(path.parent.parent, 65533, -1)
+
+
+def lead_through_a_strangers_link(path: Path) -> None:
+    os.lchown(path.parent.parent, 65533, -1)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="NOT ROOT: only root can give a directory away")
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        pytest.param(open_the_way, r"can be written by others \(mode 0777\)", id="open to all"),
+        pytest.param(share_the_way, r"can be written by others \(mode 0775\)", id="a group's"),
+        pytest.param(give_the_way_away, "belongs to user 65533", id="another user's"),
+        pytest.param(lead_through_a_strangers_link, "belongs to user 65533", id="a link of theirs"),
+    ],
+)
+def test_directory_that_others_can_exchange_is_refused(short_dir, attack, words):
+    way = short_dir / "way"
+    if attack is lead_through_a_strangers_link:
+        (short_dir / "real").mkdir()
+        way.symlink_to("real")
+    path = way / "run" / "s"
+    path.parent.mkdir(mode=0o700, parents=True)
+    attack(path)
+    with pytest.raises(UnsafeSocketError, match=words) as caught:
+        ControlSocket(path)
+    assert "choose another with --socket or LLMD_SOCKET" in caught.value.remedy
+    assert list(path.parent.iterdir()) == []
+
+
+def test_directory_below_a_sticky_one_is_fine(short_dir):
+    short_dir.chmod(0o1777)
+    ControlSocket(short_dir / "run" / "s").close()
+
+
+def test_directory_that_only_its_own_group_can_exchange_is_fine(short_dir):
+    short_dir.chmod(0o770)
+    ControlSocket(short_dir / "run" / "s").close()
+
+
+@pytest.mark.parametrize("swapped", ["directory", "file", "link", "mode"])
+def test_swap_while_it_binds_is_noticed(short_dir, monkeypatch, swapped):
+    """The race, decided for the attacker: right after the bind, before anybody connects."""
+    path = short_dir / "run" / "s"
+    real = control_socket._bind
+
+    def bind_and_swap(where):
+        sock = real(where)
+        if swapped == "directory":
+            where.parent.rename(short_dir / "away")
+            where.parent.mkdir(mode=0o700)
+            bind(where).close()
+        elif swapped == "mode":
+            where.chmod(0o666)
+        else:
+            where.rename(where.with_name("away"))
+            where.write_text("") if swapped == "file" else where.symlink_to("away")
+        return sock
+
+    monkeypatch.setattr(control_socket, "_bind", bind_and_swap)
+    with pytest.raises(UnsafeSocketError):
+        ControlSocket(path)
+    monkeypatch.undo()
+    for made in short_dir.rglob("*"):
+        if not made.is_dir() and made.name in {"s", "away"}:
+            made.unlink()
+    ControlSocket(path).close()  # the lock is free again
+
+
+def test_lock_that_is_a_name_of_a_precious_file_is_left_alone(path):
+    precious = path.with_name("precious")
+    precious.write_text("precious")
+    path.with_name("s.lock").hardlink_to(precious)
+    with pytest.raises(UnsafeSocketError, match="has another name, too"):
+        ControlSocket(path)
+    assert precious.read_text() == "precious"
+
+
+def test_lock_that_is_a_pipe_is_refused_at_once(path):
+    os.mkfifo(path.with_name("s.lock"))
+    with pytest.raises(UnsafeSocketError, match="no regular file"):
+        ControlSocket(path)
 
 
 def test_peer_is_known_by_its_user_id():
