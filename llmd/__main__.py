@@ -29,6 +29,8 @@ def serve(
     config: str | None, socket: str | None, log_level: str, *, hints: bool, check: bool
 ) -> None:
     """Run the daemon in the foreground."""
+    # structlog would import it for tracebacks that the log never draws: 3 MiB, day and night.
+    sys.modules["rich"] = None  # type: ignore[assignment]  # as import_module understands it
     from llmd.serve import serve as run  # noqa: PLC0415 - the daemon's imports, not --help's
 
     config_path, socket_path = paths.config_file(config), paths.socket_path(socket)

@@ -1,6 +1,8 @@
 """The rules of the layout, read off the syntax trees: who imports whom; what core never does."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,43 @@ def test_daemon_never_imports_an_engine():
         for module in imports(path):
             top = module.split(".")[0]
             assert top not in {"mlx", "mlx_lm", "xllamacpp", "llama_cpp"}, f"{path}: {module}"
+
+
+DAEMON_MAY_IMPORT = {
+    *{"llmd", "pydantic", "pydantic_core", "yaml", "uvloop", "httptools", "psutil", "structlog"},
+    *{"msgspec", "aiohttp", "click", "platformdirs"},
+    # What these bring along.
+    *{
+        "aiohappyeyeballs",
+        "aiosignal",
+        "annotated_types",
+        "attr",
+        "attrs",
+        "backports",
+        "cython_runtime",
+        "frozenlist",
+        "idna",
+    },
+    *{"multidict", "propcache", "typing_extensions", "typing_inspection", "yarl"},
+}
+
+
+def test_daemon_imports_only_what_is_listed():
+    """Each package costs start-up time, and memory for as long as the daemon runs."""
+    program = (
+        "import sys; from llmd.__main__ import main\n"
+        "try: main(['serve', '--check', '--config', '/dev/null'])\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    names = {name.partition(".")[0] for name in done.stdout.split()}
+    found = {name for name in names - sys.stdlib_module_names if not name.startswith("_")}
+    assert "aiohttp" in found
+    assert found - {"rich"} <= DAEMON_MAY_IMPORT
+    assert not any(name.startswith("rich.") for name in done.stdout.split())
 
 
 def test_only_one_module_starts_processes():
