@@ -49,7 +49,7 @@ ONLY = {
 }
 CORE_MAY_IMPORT = {
     "collections", "contextlib", "dataclasses", "enum", "functools", "heapq", "itertools", "llmd",
-    "math", "typing",
+    "math", "re", "typing",
 }  # fmt: skip
 
 

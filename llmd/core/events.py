@@ -62,12 +62,22 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a host is gone, as far as anybody needs to know."""
+    """Why a host is gone, as far as anybody needs to know; `core.death` makes sense of it.
+
+    Attributes:
+        message: What was noticed first.
+        exit_code: Its exit status, if it had one.
+        signal: What ended it, by name, if a signal did.
+        log_tail: Its last words.
+        oom_kills: How often the kernel killed a process for want of memory while it lived; None
+            where the system does not count.
+    """
 
     message: str
     exit_code: int | None = None
     signal: str | None = None
     log_tail: tuple[str, ...] = ()
+    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

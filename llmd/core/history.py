@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from llmd.core.death import judge
 from llmd.core.events import Failure, Past
 from llmd.errors import LoadFailedError
 
@@ -81,9 +82,10 @@ class History:
         delay_s = min(BACKOFF_FIRST_S * 2.0 ** (self.failures - 1), BACKOFF_MAX_S)
         self.retry_at_s = now + delay_s
         self.last_error = describe(failure)
+        first = judge(failure).remedy or f"see `llmd-ctl logs {profile}`"
         self.error = LoadFailedError(
             f"{profile} did not load: {self.last_error}",
-            remedy=f"see `llmd-ctl logs {profile}`; `llmd-ctl load {profile}` tries again at once",
+            remedy=f"{first}; `llmd-ctl load {profile}` tries again at once",
             retry_after_s=delay_s,
         )
         return self.error
@@ -99,10 +101,8 @@ class History:
 def describe(failure: Failure) -> str:
     """One line: what happened, how it ended, and the last words of its log."""
     parts = [failure.message]
-    if failure.signal is not None:
-        parts.append(f"ended by {failure.signal}")
-    elif failure.exit_code is not None:
-        parts.append(f"exit code {failure.exit_code}")
+    if words := judge(failure).words:
+        parts.append(words)
     if failure.log_tail:
         parts.append("last log lines: " + " | ".join(failure.log_tail))
     return "; ".join(parts)

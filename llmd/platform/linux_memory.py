@@ -95,6 +95,14 @@ class GroupPressure:
         return found
 
 
+def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
+    """How many processes the kernel has killed for want of memory since the boot.
+
+    Of this machine and of any control group; None where the kernel does not say (not Linux).
+    """
+    return _numbers(vmstat).get("oom_kill")
+
+
 def _hits(group: Path) -> tuple[int, int]:
     """How often a group's own limit made it reclaim, and made an allocation fail.
 

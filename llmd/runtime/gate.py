@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from llmd.core.death import judge
 from llmd.core.events import RequestArrived, RequestFinished
 from llmd.errors import EngineDiedError, LlmdError
 from llmd.proxy.gate import Destination, Explained, Lease, ModelCard, Repair, Settled
@@ -91,9 +92,11 @@ class DaemonGate:
         views = self._daemon.snapshot().profiles if host is not None else ()
         cause = next((view.last_error for view in views if view.name == lease.profile), None)
         detail = f": {cause}" if cause else ""
+        process = host.process if host is not None else None
+        remedy = judge(process.failure()).remedy if process is not None else ""
         return EngineDiedError(
             f"the engine of {lease.profile} broke off{detail}",
-            remedy=f"send the request again; see `llmd-ctl logs {lease.profile}`",
+            remedy=f"send the request again; {remedy or f'see `llmd-ctl logs {lease.profile}`'}",
         )
 
     def repaired(self, profile: str, repair: Repair) -> None:

@@ -19,6 +19,7 @@ from llmd.core.events import Failure
 from llmd.errors import HostStuckError
 from llmd.hosts.protocol import PROTOCOL, Launch
 from llmd.platform.identity import started
+from llmd.platform.linux_memory import oom_kills
 from llmd.platform.spawn import Child, Exit, adopt, spawn
 from llmd.proxy.gate import Upstream
 from llmd.runtime.clock import time_limit
@@ -89,6 +90,7 @@ class HostProcess:
         self._control: ControlClient | None = None
         self._loop = asyncio.get_running_loop()
         self._stopping = False
+        self._oom_kills = oom_kills()
         self._timers: list[asyncio.TimerHandle] = []
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
         self._stuck: asyncio.Future[None] = self._loop.create_future()
@@ -359,4 +361,7 @@ class HostProcess:
         ended = self.exited.result() if self.exited.done() else Exit(code=exit_code)
         if not message:
             message = f"the host ended: {ended}"
-        return Failure(message, exit_code=ended.code, signal=ended.signal, log_tail=self.log.tail())
+        kills = oom_kills()
+        if kills is not None and self._oom_kills is not None:
+            kills -= self._oom_kills
+        return Failure(message, ended.code, ended.signal, self.log.tail(), kills)

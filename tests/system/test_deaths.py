@@ -1,0 +1,52 @@
+"""Real engines that are killed in the middle of an answer: what their clients are told."""
+
+import concurrent.futures
+import json
+import os
+import signal
+
+import pytest
+
+from tests.system.conftest import demo_config, running
+from tests.system.running import request
+
+
+@pytest.fixture(scope="module")
+def llmd(demo_models):
+    """A daemon with the demo model on both engines."""
+    config, ports = demo_config(demo_models)
+    config["profiles"] = {name: config["profiles"][name] for name in ("code", "reason")}
+    config["warm_spare"] = False
+    with running(config) as daemon:
+        daemon.ports_of = {"code": ports[8081], "reason": ports[8084]}
+        yield daemon
+
+
+ASKED = {"messages": [{"role": "user", "content": "Count."}], "stream": True}
+
+
+@pytest.mark.parametrize("profile", ["code", "reason"])
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "somebody killed it (SIGKILL); the system was not out of memory"),
+        (signal.SIGABRT, "the engine gave itself up (SIGABRT)"),
+        (signal.SIGSEGV, "it crashed (SIGSEGV)"),
+    ],
+)
+def test_death_in_mid_answer_is_told_by_its_kind(llmd, profile, number, words):
+    port = llmd.ports_of[profile]
+    assert llmd.ctl("load", profile).returncode == 0
+    host = llmd.profile(profile)["host_pid"]
+    os.kill(host, signal.SIGSTOP)  # so that the answer is certainly not over
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(request, port, body=ASKED)
+        llmd.wait_for(lambda _: llmd.profile(profile)["in_flight"] == 1)
+        os.kill(host, number)
+        os.kill(host, signal.SIGCONT)
+        answer = asked.result()[2]
+    assert b"[DONE]" not in answer
+    error = json.loads(answer[answer.index(b"{") :])["error"]
+    assert error["code"] == "engine_died"
+    assert words in error["message"]
+    assert words in llmd.profile(profile)["last_error"]
