@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmd.core.events import Past, Stock, Survivor
-from llmd.platform.identity import started
+from llmd.platform.identity import arguments, started
 from llmd.platform.spawn import spawn
 from llmd.runtime import ledger as module
 from llmd.runtime.ledger import Ledger, Record, strays
@@ -27,6 +27,8 @@ def process():
     def start(*words):
         child = spawn([sys.executable, "-S", "-c", SLEEPER, *words], env={}, log=None)
         children.append(child)
+        while not arguments(child.pid):
+            pass  # the parent of a vfork goes on before the kernel shows the new command line
         return child
 
     yield start
