@@ -6,7 +6,7 @@ A real executable, standard library only, up in some 40 ms. Start it with the fa
 the flags of the same names: `{"messages": [...], "unruly": {"chunks": 3, "crash_after": 2}}`.
 
 Besides completions it answers `/health`, `/v1/models`, `/echo` (what it received) and `/stats`
-(how many requests it saw, and how many clients left early).
+(how many requests it saw, how many clients left early, and how long it was ready without work).
 """
 
 import argparse
@@ -49,6 +49,7 @@ def flags():
     flag("--chunk-delay", type=float, default=0, help="seconds before each token but the first")
     flag("--first-delay", type=float, default=0, help="seconds before the first token")
     flag("--header-delay", type=float, default=0, help="seconds before the response's headers")
+    flag("--babble", type=int, default=0, help="bytes printed in each request, into the log")
     flag("--crash-after", type=int, help="exit after so many tokens")
     flag("--crash-code", type=int, default=42)
     flag("--cut-after", type=int, help="close the connection after so many tokens, uncleanly")
@@ -71,6 +72,11 @@ class Engine:
         self.turn = threading.Lock()
         self.leaked = [bytearray(os.urandom(1)) * options.allocate]
         self.stats = {"requests": 0, "in_flight": 0, "peak": 0, "cancelled": 0, "connections": 0}
+
+    def note_work(self):
+        """The first time: how long nobody noticed that it was ready."""
+        ready_s = self.began + self.options.ready_delay
+        self.stats.setdefault("unused_s", time.monotonic() - ready_s)
 
     def count(self, **changes):
         with self.lock:
@@ -150,10 +156,13 @@ class Engine:
             reply.json({"error": {"message": "no such path", "code": "not_found"}}, 404)
 
     def complete(self, body, reply, *, chat):
+        self.note_work()
         request = json.loads(body or b"{}")
         faults = argparse.Namespace(**{**vars(self.options), **request.get("unruly", {})})
         if self.options.leak:
             self.leaked.append(bytearray(os.urandom(1)) * self.options.leak)
+        if faults.babble:
+            say("blah " * (faults.babble // 5))
         if faults.silent:
             reply.wait(3600 * 24)
         reply.wait(faults.header_delay)
