@@ -42,9 +42,13 @@ def peer_pid(sock: socket.socket) -> int | None:
 
 
 def _linux_credentials(fd: int) -> tuple[int, int, int]:
-    # A transport of uvloop gives its descriptor but no getsockopt; a duplicate has one.
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=os.dup(fd)) as peer:
+    # A transport of uvloop gives its descriptor but no getsockopt. Borrowed, not duplicated: there
+    # may be no descriptor left.
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd)
+    try:
         size = struct.calcsize("3i")
         option = getattr(socket, "SO_PEERCRED", 17)  # macOS has none, and mypy may run there
         pid, uid, gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, option, size))
+    finally:
+        peer.detach()
     return pid, uid, gid

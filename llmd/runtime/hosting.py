@@ -188,6 +188,8 @@ class Hosting:
             failure = error.failure
         except LlmdError as error:
             failure = Failure(error.message)
+        except OSError as error:  # no descriptor, process or disk to be had
+            failure = Failure(f"the system refuses what a host needs: {error}")
         except asyncio.CancelledError:
             if host.stopping is None:
                 if host.process is not None:

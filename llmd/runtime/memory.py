@@ -120,7 +120,11 @@ def _tree(pid: int) -> set[int]:
 
 def _session(sid: int) -> Iterator[int]:
     """Processes of session *sid*: one system call each, 0.3 µs, instead of reading `stat`."""
-    for name in os.listdir("/proc"):  # noqa: PTH208 - Path objects would cost ten times as much
+    try:
+        names = os.listdir("/proc")  # noqa: PTH208 - Path objects would cost ten times as much
+    except OSError:
+        return  # no descriptor is free; the next look will tell
+    for name in names:
         if name.isdigit():
             try:
                 if os.getsid(int(name)) == sid:
