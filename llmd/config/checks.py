@@ -27,6 +27,9 @@ def cross_check(config: Config, document: Document) -> None:
             _check_command(name, profile, document)
         if isinstance(profile, RemoteProfile):
             _check_loop(config, name, profile, document)
+            if profile.api_key_env is not None and profile.api_key_file is not None:
+                text = "`api_key_env` names its key already; remove one of the two"
+                document.report(("profiles", name, "api_key_file"), text, key=True)
 
 
 def _check_names(config: Config, document: Document) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from llmd.config.models import Config, is_key
+from llmd.config.models import Config, RemoteProfile, is_key
 from llmd.errors import ConfigError
 
 
@@ -59,6 +59,9 @@ def check_key_files(config: Config) -> None:
     """
     if config.api_keys_file is not None:
         read_key_file(config.api_keys_file)
+    for name, profile in config.profiles.items():
+        if isinstance(profile, RemoteProfile) and profile.api_key_file is not None:
+            read_key_file(profile.api_key_file, param=f"profiles.{name}.api_key_file")
 
 
 def _check(path: Path, found: os.stat_result, param: str) -> None:

@@ -207,6 +207,9 @@ def _make_absolute(data: dict[str, Any], directory: Path, document: Document) ->
         data["api_keys_file"] = absolute(data["api_keys_file"], ("api_keys_file",), always=True)
     profiles = data.get("profiles")
     for name, profile in profiles.items() if isinstance(profiles, dict) else ():
+        if isinstance(profile, dict) and "api_key_file" in profile:
+            path = ("profiles", name, "api_key_file")
+            profile["api_key_file"] = absolute(profile["api_key_file"], path, always=True)
         if isinstance(profile, dict) and profile.get("engine") != "remote":
             for key in {"model", "draft_model", "adapters"} & profile.keys():
                 profile[key] = absolute(

@@ -249,7 +249,9 @@ class CommandProfile(ProfileBase):
 
     engine: Literal["command"] = Field(description="A program of your own.")
     cmd: tuple[Text, ...] = Field(
-        min_length=1, description="Program and arguments; `{port}` is replaced."
+        min_length=1,
+        description="Program and arguments; `{port}` is replaced, and `{key}` by a random key that "
+        "keeps other users of the machine out.",
     )
     ready: Annotated[str, AfterValidator(_check_path)] = Field(
         default="/health", description="A path that answers 200 once it can serve."
@@ -267,6 +269,9 @@ class RemoteProfile(ProfileBase):
     model: PresentText | None = Field(default=None, description="The `model` it wants to hear.")
     api_key_env: Variable | None = Field(
         default=None, description="Environment variable that holds its key."
+    )
+    api_key_file: Path | None = Field(
+        default=None, description="A file that holds its key, and that you alone can read."
     )
     parallel: Count = Field(
         default=16, ge=1, le=256, description="Requests it is sent at the same time."

@@ -1,6 +1,6 @@
 """Any program that serves HTTP on the port it is given."""
 
-from typing import Final
+from typing import Any, Final
 
 from llmd.config.models import CommandProfile
 from llmd.engines.recipe import Materials, Recipe, fingerprint_of, launch_content
@@ -13,10 +13,14 @@ _LOAD_S: Final = 10.0
 
 def recipe(profile: CommandProfile, materials: Materials) -> Recipe:
     """What the command of *profile* is."""
+    options: dict[str, Any] = {"argv": [*profile.cmd, *profile.args], "ready": profile.ready}
+    if any("{key}" in word for word in (*options["argv"], *profile.env.values())):
+        # It asks for the random key that its host makes up, and so keeps other users out.
+        options["headers"] = {"Authorization": "Bearer {key}"}
     launch = Launch(
         profile=profile.name,
         kind="exec",
-        options={"argv": [*profile.cmd, *profile.args], "ready": profile.ready},
+        options=options,
         env=dict(profile.env),
         load_timeout_s=profile.load_timeout,
     )

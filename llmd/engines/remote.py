@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from llmd.config.keyfile import read_key_file
 from llmd.config.models import RemoteProfile
 from llmd.engines.recipe import Recipe, fingerprint_of
 from llmd.errors import ConfigError
@@ -24,7 +25,7 @@ def recipe(profile: RemoteProfile) -> Recipe:
             force=force,
             tool_description_limit=profile.tool_description_limit,
         ),
-        fingerprint=fingerprint_of({"url": profile.url, "key": profile.api_key_env}),
+        fingerprint=fingerprint_of({"url": profile.url, "key": _where(profile)}),
     )
 
 
@@ -32,11 +33,14 @@ def upstream_for_remote(profile: RemoteProfile, env: Mapping[str, str]) -> Upstr
     """The address of *profile*'s server; the path of its `url` takes the place of `/v1`.
 
     Raises:
-        ConfigError: The variable that should hold its key is not set.
+        ConfigError: The variable that should hold its key is not set, or the file is unusable.
     """
     parts = urlsplit(profile.url)
     tls = parts.scheme == "https"
     headers = {}
+    if profile.api_key_file is not None:
+        keys = read_key_file(profile.api_key_file, param=f"profiles.{profile.name}.api_key_file")
+        headers["Authorization"] = f"Bearer {keys[0].get_secret_value()}"
     if profile.api_key_env is not None:
         key = env.get(profile.api_key_env, "").strip()
         if not key:
@@ -54,3 +58,10 @@ def upstream_for_remote(profile: RemoteProfile, env: Mapping[str, str]) -> Upstr
         prefix=parts.path.rstrip("/") or "/v1",
         headers=headers,
     )
+
+
+def _where(profile: RemoteProfile) -> str | None:
+    """What names the key; never the key itself."""
+    if profile.api_key_file is not None:
+        return str(profile.api_key_file)
+    return profile.api_key_env

@@ -143,3 +143,13 @@ def test_path_is_relative_to_the_configuration():
 def test_where_keys_are_kept(text, entry, wants):
     config = parse(text)
     assert (config.keychain_entry, config.wants_key) == (entry, wants)
+
+
+REMOTE = "profiles: {a: {engine: remote, url: 'http://b:1', port: 1, api_key_file: key%s}}\n"
+
+
+def test_remote_has_its_key_in_one_place_relative_to_the_configuration():
+    config = parse_config(REMOTE % "", source="f", directory=Path("/here"))
+    assert config.profiles["a"].api_key_file == Path("/here/key")
+    with pytest.raises(ConfigError, match="api_key_env"):
+        parse_config(REMOTE % ", api_key_env: K", source="f", directory=Path("/here"))

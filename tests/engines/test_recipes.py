@@ -297,6 +297,26 @@ def test_key_of_a_remote_comes_from_the_environment():
         upstream_for_remote(profile, {})
 
 
+def test_key_of_a_remote_comes_from_a_private_file_and_shows_nowhere(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("s3cret\n")
+    file.chmod(0o600)
+    profile = remote(api_key_file=file)
+    assert upstream_for_remote(profile, {}).headers["Authorization"] == "Bearer s3cret"
+    assert "s3cret" not in repr(recipe_for(profile, MATERIALS))
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match="key"):
+        upstream_for_remote(profile, {})
+
+
+@pytest.mark.parametrize("where", ["cmd", "env"])
+def test_command_that_asks_for_a_key_is_spoken_to_with_it(where):
+    given = {"cmd": ("serve", "--api-key", "{key}")} if where == "cmd" else {"env": {"K": "{key}"}}
+    options = recipe_for(command(**given), MATERIALS).launch.options
+    assert options["headers"] == {"Authorization": "Bearer {key}"}
+    assert "headers" not in recipe_for(command(), MATERIALS).launch.options
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
