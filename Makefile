@@ -7,7 +7,7 @@ READY := $(VENV)/.installed
 DEMO := build/demo/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench test-llama-cpp-python test-clients test-browser clean
+.PHONY: help run test check bench chaos test-llama-cpp-python test-clients test-browser clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -59,6 +59,10 @@ test-clients: $(DEMO) build/clients-venv/.installed build/node_modules/.installe
 
 test-browser: $(READY)  ## hostile web pages in Chromium, if it is installed
 	$(BIN)/python -m pytest -m browser -rs tests/security
+
+SECONDS ?= 600
+chaos: $(DEMO)  ## faults and traffic at random for SECONDS=600; SEED= replays
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(DEMO)  ## measure; tables and build/bench/*.json
 	$(BIN)/python -m tests.bench

@@ -1,0 +1,78 @@
+"""What was done, what came of it, and what should not have happened."""
+
+import collections
+import time
+from dataclasses import dataclass, field
+from math import inf
+
+
+MOST = 40
+"""Violations kept with their words."""
+
+
+@dataclass
+class Tally:
+    """Counts, and the times at which a broken connection has its reasons.
+
+    Attributes:
+        done: Faults and commands, by kind.
+        outcomes: Requests, by what became of them.
+        violations: What should never be, in words.
+        cuts: From when to when connections could break: a host was killed, or the daemon gone.
+        gone: From when to when the daemon was not there.
+        slowest_s: The longest that a fresh request took after the last fault.
+        used_bytes: The most that the ledger ever showed; `measured_bytes` the most held in truth.
+    """
+
+    done: collections.Counter = field(default_factory=collections.Counter)
+    outcomes: collections.Counter = field(default_factory=collections.Counter)
+    violations: list[str] = field(default_factory=list)
+    cuts: list[tuple[float, float]] = field(default_factory=list)
+    gone: list[tuple[float, float]] = field(default_factory=list)
+    slowest_s: float = 0.0
+    used_bytes: int = 0
+    measured_bytes: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+
+    def violated(self, what: str) -> None:
+        self.outcomes["VIOLATION"] += 1
+        if len(self.violations) < MOST:
+            self.violations.append(f"{time.monotonic() - self.began_s:.1f} s: {what}")
+
+    def cut(self, seconds: float = 1.0) -> None:
+        """Connections may break from now on for *seconds*: it takes a moment to be noticed."""
+        now = time.monotonic()
+        self.cuts.append((now, now + seconds))
+
+    def leave(self) -> None:
+        """The daemon is gone from now on."""
+        self.gone.append((time.monotonic(), inf))
+
+    def come_back(self) -> None:
+        """The daemon is back; what began before may still find that out."""
+        self.gone[-1] = (self.gone[-1][0], time.monotonic() + 0.2)
+
+    def may_be_cut(self, began: float) -> bool:
+        now = time.monotonic()
+        return any(start <= now and began <= end for start, end in (*self.cuts, *self.gone))
+
+    def may_be_refused(self, began: float) -> bool:
+        now = time.monotonic()
+        return any(start <= now and began <= end for start, end in self.gone)
+
+    def report(self) -> str:
+        """All of it, for a person."""
+        lines = [f"faults and commands: {sum(self.done.values())}"]
+        lines += [f"  {count:6} {name}" for name, count in sorted(self.done.items())]
+        lines += [f"requests: {sum(self.outcomes.values())}"]
+        lines += [f"  {count:6} {name}" for name, count in self.outcomes.most_common()]
+        lines += [
+            f"slowest fresh request after the last fault: {self.slowest_s:.1f} s",
+            (
+                f"most used: {self.used_bytes / 2**20:.0f} MiB by the ledger, "
+                f"{self.measured_bytes / 2**20:.0f} MiB measured"
+            ),
+            f"violations: {len(self.violations)}",
+            *(f"  {what}" for what in self.violations),
+        ]
+        return "\n".join(lines)
