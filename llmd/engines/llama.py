@@ -59,11 +59,18 @@ def recipe(profile: LlamaProfile, materials: Materials) -> Recipe:
             defaults=profile.defaults,
             force=force,
             widen_schemas=True,
+            refuse_addresses=sees(profile),
             tool_description_limit=profile.tool_description_limit,
         ),
         fingerprint=fingerprint_of(launch_content(launch), materials.stamps),
         load_s=_START_S[runner] + materials.weights_bytes / _READ_BYTES_PER_S,
     )
+
+
+def sees(profile: LlamaProfile) -> bool:
+    """Whether it takes pictures or sound."""
+    words = {arg.partition("=")[0] for arg in profile.args}
+    return profile.projector is not None or bool(words & {"--mmproj", "-mm"})
 
 
 def choose_runner(profile: LlamaProfile, installed: Installed) -> Runner:

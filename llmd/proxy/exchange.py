@@ -8,7 +8,7 @@ engines are told to stop.
 from typing import TYPE_CHECKING, Final
 
 from llmd.errors import EngineDiedError, LlmdError, UnsupportedError
-from llmd.proxy import dialect, edits, local, ollama, tools
+from llmd.proxy import dialect, edits, local, media, ollama, tools
 from llmd.proxy.gate import Lease
 from llmd.proxy.outgoing import request_head
 from llmd.proxy.paths import JSON_ENDPOINTS, STREAMING, canonical, lacks
@@ -183,6 +183,8 @@ class Exchange:
         if self._path in lease.unsupported:
             raise lacks(lease.profile, self._path)
         request, change = self._request, lease.edits
+        if change.refuse_addresses and request.body:
+            media.check(request.body)
         if self._path not in JSON_ENDPOINTS:
             return
         if change.defaults or change.force:

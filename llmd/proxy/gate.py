@@ -35,12 +35,14 @@ class BodyEdits:
         force: Top-level fields, set always.
         widen_schemas: Whether the engine takes only some JSON Schemas (`llmd.proxy.schemas`).
         tool_description_limit: Characters left of the description of a tool or parameter.
+        refuse_addresses: Whether the engine fetches pictures by their address (`llmd.proxy.media`).
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     force: Mapping[str, Any] = field(default_factory=dict)
     widen_schemas: bool = False
     tool_description_limit: int | None = None
+    refuse_addresses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from math import inf
 
 from llmd.config.models import LlamaProfile, MlxProfile
 from llmd.core.snapshot import ProfileView
+from llmd.engines.llama import sees
 from llmd.proxy.gate import ModelCard
 from llmd.runtime.catalogue import Entry
 
@@ -43,7 +44,7 @@ def capabilities_of(entry: Entry) -> tuple[str, ...]:
             return ("rerank",)
         if words & {"--embeddings", "--embedding"}:
             return ("embeddings",)
-        if profile.projector is not None or words & {"--mmproj", "-mm"}:
+        if sees(profile):
             return ("chat", "completions", *_abilities(entry), "vision")
     return ("chat", "completions", *_abilities(entry))
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import socket
 
 import pytest
 
@@ -113,3 +114,71 @@ def test_projector_that_is_not_there_names_the_one_that_is(llmd):
     assert done.returncode == 1
     assert "no projector 'mmproj-other.gguf'" in done.stderr
     assert "write `projector: mmproj-tiny.gguf`" in done.stderr
+
+
+def at(url):
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        pytest.param("/v1/chat/completions", chat(TEXT, at("http://{}/x")), id="chat"),
+        pytest.param("/chat/completions", chat(TEXT, at("http://{}/x")), id="another path"),
+        pytest.param("/v1/chat/completions", chat(at("HTTP://{}/x")), id="capitals"),
+        pytest.param("/v1/chat/completions", chat(at("file:///etc/passwd")), id="a file"),
+        pytest.param("/v1/chat/completions", chat(at("//{}/x")), id="no scheme"),
+        pytest.param(
+            "/v1/messages",
+            chat({"type": "image", "source": {"type": "url", "url": "http://{}/x"}}),
+            id="messages",
+        ),
+        pytest.param(
+            "/v1/messages",
+            chat(
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t",
+                    "content": [{"type": "image", "source": {"type": "url", "url": "http://{}/x"}}],
+                }
+            ),
+            id="a tool's result",
+        ),
+        pytest.param(
+            "/v1/responses",
+            {
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "input_image", "image_url": "http://{}/x"}],
+                    }
+                ]
+            },
+            id="responses",
+        ),
+    ],
+)
+def test_no_picture_is_fetched_for_a_request(llmd, path, body):
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0)
+        place = f"127.0.0.1:{trap.getsockname()[1]}"
+        text = json.dumps({"model": "eye", **body}).replace("{}", place)
+        status, _, answer = request(llmd.eye, path=path, body=json.loads(text))
+        assert status == 400
+        assert "none is fetched" in json.loads(answer)["error"]["message"]
+        with pytest.raises(BlockingIOError):
+            trap.accept()
+
+
+def test_tool_may_be_called_with_an_address(llmd):
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"url": 1}'}}
+    body = {
+        "model": "eye",
+        "messages": [
+            {"role": "user", "content": "See http://example.com/x"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": "http://example.com"},
+        ],
+        "max_tokens": 4,
+    }
+    assert request(llmd.eye, body=body)[0] == 200
