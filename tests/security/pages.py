@@ -99,6 +99,8 @@ class Forwarder:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client):
+        # Browsers connect ahead of need: where a connection leads is decided when it is used.
+        client.recv(1, socket.MSG_PEEK)
         with client, socket.create_connection(("127.0.0.1", self.leads_to)) as server:
             back = threading.Thread(target=_pump, args=(server, client), daemon=True)
             back.start()
