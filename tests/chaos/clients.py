@@ -213,7 +213,7 @@ class Client:
             for choice in event.get("choices", ()):
                 text += choice["delta"].get("content") or ""
         if error is not None and not done:
-            right = expected(self.ask).startswith(text) and error["code"] in CODES
+            right = expected(self.ask).startswith(text.lstrip()) and error["code"] in CODES
             outcome = f"error event {error['code']}"
             self.count(outcome) if right else self.violated(f"{outcome} after {text[-60:]!r}")
         elif not done:

@@ -121,7 +121,7 @@ class Faults:
             return
         self.tally.done["daemon: few descriptors"] += 1
         self.tally.leave()  # new connections may be turned away
-        with self.world.few_descriptors(abs(fault.amount) % 12):
+        with self.world.few_descriptors(fault.amount):
             await asyncio.sleep(fault.seconds)
         self.tally.come_back()
 

@@ -98,7 +98,7 @@ class HostFault:
 
 @dataclass(frozen=True, slots=True)
 class DaemonFault:
-    """Something that happens to the daemon, or around it, for *seconds*."""
+    """Something that happens to the daemon, or around it, for *seconds*; *amount* descriptors."""
 
     name: str
     seconds: float
@@ -166,7 +166,7 @@ def _host_fault(dice: random.Random) -> HostFault:
 
 
 def _daemon_fault(dice: random.Random, name: str) -> DaemonFault:
-    return DaemonFault(name, round(dice.uniform(0.5, 3), 3), dice.randint(-90_000, 90_000))
+    return DaemonFault(name, round(dice.uniform(0.5, 3), 3), dice.randrange(12))
 
 
 def expected(ask: Ask) -> str:
