@@ -120,6 +120,7 @@ class Daemon:
         self._dispatching = False
         self._tasks: asyncio.TaskGroup
         self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
         self._examined_s: dict[str, float] = {}
         self.hosting = Hosting(
             spawn_task=self.spawn_task, post=self.dispatch, forget=self.pool.forget,
@@ -297,11 +298,14 @@ class Daemon:
 
     def _wake_at(self, when_s: float) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time() + max(when_s - clock.now(), 0.0)
-        if self._timer is None or due < self._timer.when():
+        delay_s = max(when_s - clock.now(), 0.0)
+        due_s = loop.time() + delay_s
+        if self._timer is None or due_s < self._due_s:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = loop.call_later(max(when_s - clock.now(), 0.0), self._tick)
+            # Noted here: uvloop's handle for less than half a millisecond has no `when()`.
+            self._due_s = due_s
+            self._timer = loop.call_later(delay_s, self._tick)
 
     def _tick(self) -> None:
         self._timer = None

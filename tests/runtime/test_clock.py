@@ -108,3 +108,22 @@ def test_daemon_hears_of_a_sleep_before_the_event_that_ended_it(machine):
     machine.asleep_s += 3600
     daemon.dispatch(RequestFinished(2))
     assert handled == [RequestFinished(1), Ticked(slept_s=3600), RequestFinished(2)]
+
+
+@pytest.mark.parametrize(
+    ("first_s", "then_s"), [(0.0, 0.0), (0.0003, 0.0002), (0.0, 60.0), (60.0, 0.0), (60.0, 0.0003)]
+)
+def test_daemon_wakes_at_the_earliest_moment_however_near(first_s, then_s):
+    """For less than half a millisecond uvloop gives a timer that cannot tell when it is due."""
+
+    async def wake():
+        daemon = Daemon.__new__(Daemon)
+        daemon._timer, daemon._due_s = None, 0.0
+        woken = asyncio.Event()
+        daemon.dispatch = lambda event: woken.set()
+        daemon._wake_at(clock.now() + first_s)
+        daemon._wake_at(clock.now() + then_s)
+        async with asyncio.timeout(10):
+            await woken.wait()
+
+    uvloop.run(wake())
