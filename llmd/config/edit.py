@@ -16,7 +16,8 @@ from typing import Any, Final
 import yaml
 
 from llmd.config.load import load_config, parse_config
-from llmd.config.models import NAME_PATTERN, Config
+from llmd.config.models import Config
+from llmd.config.values import NAME_PATTERN
 from llmd.errors import ConfigError
 
 

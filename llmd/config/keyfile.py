@@ -12,7 +12,8 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from llmd.config.models import Config, RemoteProfile, is_key
+from llmd.config.models import Config, RemoteProfile
+from llmd.config.values import is_key
 from llmd.errors import ConfigError
 
 
