@@ -26,6 +26,7 @@ _START_S: Final[dict[Runner, float]] = {
     "xllamacpp": 0.3,
     "llama-cpp-python": 1.5,
 }
+_PROJECTOR_FLAGS: Final = ("--mmproj", "-mm", "--mmproj-url", "-mmu", "--mmproj-auto")
 _SPARE_HTTP_THREADS: Final = 12
 _ONE_TOKEN: Final = {"prompt": "a", "max_tokens": 1}
 _MIB: Final = 2**20
@@ -70,7 +71,7 @@ def recipe(profile: LlamaProfile, materials: Materials) -> Recipe:
 def sees(profile: LlamaProfile) -> bool:
     """Whether it takes pictures or sound."""
     words = {arg.partition("=")[0] for arg in profile.args}
-    return profile.projector is not None or bool(words & {"--mmproj", "-mm"})
+    return profile.projector is not None or not words.isdisjoint(_PROJECTOR_FLAGS)
 
 
 def choose_runner(profile: LlamaProfile, installed: Installed) -> Runner:

@@ -8,11 +8,13 @@ engines are told to stop.
 from typing import TYPE_CHECKING, Final
 
 from llmd.errors import EngineDiedError, LlmdError, UnsupportedError
-from llmd.proxy import dialect, edits, local, media, ollama, tools
+from llmd.proxy import dialect, local, ollama
 from llmd.proxy.gate import Lease
 from llmd.proxy.outgoing import request_head
-from llmd.proxy.paths import JSON_ENDPOINTS, STREAMING, canonical, lacks
+from llmd.proxy.paths import STREAMING, canonical, lacks
 from llmd.proxy.peek import NOTHING, look
+from llmd.proxy.preparation import prepare
+from llmd.proxy.rate import Rate
 from llmd.proxy.relay import Relay
 from llmd.proxy.reply import Framing, Reply
 from llmd.proxy.request import Request
@@ -39,19 +41,14 @@ _CONNECTED: Final = T.CONNECTED
 _HEAD: Final = T.HEAD
 _ENDED: Final = T.ENDED
 
-_RATED_EVENTS: Final = 16
-"""A stream of fewer events says little about speed."""
-_CLOSING_EVENTS: Final = 3
-"""The end of a stream: a finish reason, the usage, `[DONE]`."""
-
 
 class Exchange:
     """One request of one client; made when its body is whole."""
 
     __slots__ = (
-        "_arriving", "_client", "_connection", "_early_outcome", "_first_s", "_last_s", "_lease",
-        "_path", "_peek", "_relay", "_reply", "_request", "_retried", "_service",
-        "_state", "_stream", "_ticket", "_unreachable",
+        "_arriving", "_client", "_connection", "_early_outcome", "_lease", "_path", "_peek",
+        "_rate", "_relay", "_reply", "_request", "_retried", "_service", "_state", "_stream",
+        "_ticket", "_unreachable",
     )  # fmt: skip
 
     def __init__(
@@ -79,8 +76,7 @@ class Exchange:
         self._retried = False
         self._unreachable = ""
         """Why no connection could be made."""
-        self._first_s = self._last_s = 0.0
-        """When the engine last sent a piece of a stream."""
+        self._rate = Rate()
 
     @property
     def gone(self) -> bool:
@@ -166,37 +162,23 @@ class Exchange:
             return
         self._fire(_GRANTED)
         self._lease = outcome
+        if not self._relay.early:
+            self._relay.name_profile(outcome.profile)
+        awaited = self._stream
         try:
-            self._prepare(outcome)
+            self._stream = prepare(
+                self._request, self._path, outcome, self._service.gate, stream=self._peek.stream
+            )
         except LlmdError as error:
             self._refuse(error)
             return
+        if self._stream and not awaited:
+            self._client.alarm.set(self._service.limits.comment_s)
         connection = self._service.pool.take(outcome.upstream)
         if connection is None:
             self._service.pool.connect(outcome.upstream, self)
         else:
             self.connected(connection)
-
-    def _prepare(self, lease: Lease) -> None:
-        if not self._relay.early:
-            self._relay.name_profile(lease.profile)
-        if self._path in lease.unsupported:
-            raise lacks(lease.profile, self._path)
-        request, change = self._request, lease.edits
-        if change.refuse_addresses and request.body:
-            media.check(request.body)
-        if self._path not in JSON_ENDPOINTS:
-            return
-        if change.defaults or change.force:
-            request.body = edits.apply(change, request.body)
-            wanted = edits.effective(change, "stream", self._peek.stream)
-            self._stream = wanted is True and self._path in STREAMING
-            if self._stream and self._peek.stream is not True:
-                self._client.alarm.set(self._service.limits.comment_s)
-        if tools.concerned(change, request.body):
-            request.body, repairs = tools.apply(change, request.body)
-            for repair in repairs:
-                self._service.gate.repaired(lease.profile, repair)
 
     # --- with the engine ---
 
@@ -244,8 +226,7 @@ class Exchange:
             self._fire(T.OVERFLOWED)
             out, body = relay.give_up_collecting(connection), b""
         if body:
-            self._last_s = self._service.deadlines.now()
-            self._first_s = self._first_s or self._last_s
+            self._rate.piece(self._service.deadlines.now())
             out = out + relay.piece(body) if out else relay.piece(body)
         if not connection.complete:
             if out:
@@ -262,20 +243,13 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._service.pool.give_back(connection)
-        self._tell_rate()
+        events, on_rate = self._relay.events, self._service.on_rate
+        if events is not None and on_rate is not None and self._lease is not None:
+            self._rate.tell(self._lease.profile, events.count, on_rate)
         # The answer first: giving the place back may set the next request going.
         self._client.write(last)
         self._leave(served=True)
         self._client.exchange_over()
-
-    def _tell_rate(self) -> None:
-        """Of a stream, tokens per second: its events, less the last ones that carry none."""
-        events, service = self._relay.events, self._service
-        if events is None or service.on_rate is None or self._lease is None:
-            return
-        seconds = self._last_s - self._first_s
-        if events.count >= _RATED_EVENTS and seconds > 0:
-            service.on_rate(self._lease.profile, (events.count - _CLOSING_EVENTS) / seconds)
 
     def _not_a_stream(self) -> None:
         """Comments were sent already, and now comes something that is no stream of events."""
@@ -399,7 +373,7 @@ class Exchange:
             return
         service, delay_s = self._service, self._service.limits.comment_s
         if self._state is _STREAMING:
-            quiet_s = service.deadlines.now() - self._last_s
+            quiet_s = service.deadlines.now() - self._rate.last_s
             if quiet_s < delay_s:
                 self._client.alarm.set(delay_s - quiet_s)
                 return

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from llmd.errors import InvalidRequestError
+from llmd.proxy.request import Request
 
 
 _KINDS: Final = frozenset(
@@ -21,21 +22,19 @@ _DEPTH: Final = 4
 """A tool's result has a content of its own; nothing that an engine reads lies deeper."""
 
 
-def check(body: bytes | bytearray) -> None:
-    """See that every picture, sound and film of a request is in it.
+def check(request: Request) -> None:
+    """See that every picture, sound and film of a request is in it, on whatever path.
 
-    Chat completions, Messages and Responses; what makes no sense is the engine's to refuse.
+    Chat completions, Messages and Responses. A form is no chat to the engine, and passes.
 
     Raises:
-        InvalidRequestError: One is an address to be fetched.
+        InvalidRequestError: One is an address to be fetched; or the body cannot be read here, and
+            so might be one in disguise (compressed, nested beyond measure).
     """
-    try:
-        document = _ANY.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
-        try:
-            document = json.loads(body)  # what only Python's parser takes (see `peek`)
-        except (ValueError, RecursionError):
-            return
+    kind = request.fields.get(b"content-type", b"").lstrip().lower()
+    if not request.body or kind.startswith(b"multipart/form-data"):
+        return
+    document = _read(request.body)
     if not isinstance(document, dict):
         return
     for field in ("messages", "input"):
@@ -47,6 +46,20 @@ def check(body: bytes | bytearray) -> None:
                         remedy="send it inside the request, as `data:image/png;base64,…`; "
                         "`llmd-ctl query --image FILE` does so",
                     )
+
+
+def _read(body: bytes | bytearray) -> Any:
+    try:
+        return _ANY.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        pass
+    try:
+        return json.loads(body)  # what only Python's parser takes (see `peek`)
+    except (ValueError, RecursionError):
+        raise InvalidRequestError(
+            "the request body is no JSON that can be read here",
+            remedy="send it as plain JSON, uncompressed",
+        ) from None
 
 
 def _parts(value: Any, depth: int) -> Iterator[dict[str, Any]]:

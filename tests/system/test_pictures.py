@@ -1,6 +1,9 @@
 """Pictures, through a port to a real engine that has been given eyes."""
 
 import base64
+import contextlib
+import gzip
+import http.client
 import json
 import shutil
 import socket
@@ -168,6 +171,37 @@ def test_no_picture_is_fetched_for_a_request(llmd, path, body):
         assert "none is fetched" in json.loads(answer)["error"]["message"]
         with pytest.raises(BlockingIOError):
             trap.accept()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/apply-template"])
+@pytest.mark.parametrize("disguise", ["deep", "huge", "gzip"])
+def test_body_that_hides_an_address_from_the_reader_is_refused(llmd, path, disguise):
+    assert llmd.ctl("load", "eye").returncode == 0
+    text = json.dumps(chat(TEXT, at("http://127.0.0.1:9/x"))).encode()
+    more = {"deep": b"[" * 3000 + b"]" * 3000, "huge": b"9" * 5000}
+    headers = {"Content-Type": "application/json"}
+    if disguise == "gzip":
+        text, headers["Content-Encoding"] = gzip.compress(text), "gzip"
+    else:
+        text = b'{"more": ' + more[disguise] + b", " + text[1:]
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", llmd.eye, timeout=30)
+    ) as client:
+        client.request("POST", path, text, headers)
+        response = client.getresponse()
+        assert response.status == 400
+        assert json.loads(response.read())["error"]["code"] == "invalid_request"
+
+
+def test_form_passes_to_the_engine(llmd):
+    assert llmd.ctl("load", "eye").returncode == 0
+    form = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nhttp://b/\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", llmd.eye, timeout=30)
+    ) as client:
+        client.request("POST", "/nowhere", form, headers)
+        assert client.getresponse().status == 404
 
 
 def test_tool_may_be_called_with_an_address(llmd):
