@@ -9,7 +9,7 @@ from llmd.core.events import Failure
 
 
 class Cause(StrEnum):
-    """Kinds of death, each with another remedy."""
+    """Kinds of death, as events name them."""
 
     EXIT = "exit"
     GPU_MEMORY = "gpu_memory"
@@ -31,11 +31,6 @@ class Death:
     cause: Cause
     words: str
     remedy: str = ""
-
-    @property
-    def of_memory(self) -> bool:
-        """Whether a smaller host would have lived."""
-        return self.cause in (Cause.GPU_MEMORY, Cause.SYSTEM_MEMORY)
 
 
 _SMALLER: Final = "lower `context`, `parallel` or `prompt_cache` of the profile, or the budget"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from llmd.core.death import Cause, judge
 from llmd.core.events import (
     Complete,
     Effect,
@@ -112,6 +113,7 @@ class Outcomes:
         words = describe(failure) if failure is not None else "it ended by itself"
         fields = {
             "port": slot.port, "profile": held.profile, "reason": words,
+            "cause": judge(failure).cause if failure is not None else Cause.EXIT,
             "freed_bytes": held.charged_bytes, "in_flight": len(held.in_flight),
         }  # fmt: skip
         self._emit(Note("load.failed" if loading else "host.died", fields))

@@ -112,18 +112,14 @@ class Embedder:
             raise ContextExceededError(len(tokens), self._context_tokens)
         if not tokens:
             raise ValueError("no token comes of it")
-        config = getattr(provider.model, "args", None)
-        vocabulary = getattr(config, "vocab_size", None) or provider.tokenizer.vocab_size
-        if not all(0 <= token < vocabulary for token in tokens):
+        if not all(0 <= token < provider.vocabulary for token in tokens):
             raise ValueError("it names a token that this model does not have")
         return list(tokens)
 
     def _vector(self, tokens: list[int]) -> Vector:
         """On the generation thread: in steps, as a prompt is read, so that memory stays bounded."""
-        model, step = (
-            self._generator.model_provider.model,
-            self._generator.cli_args.prefill_step_size,
-        )
+        model = self._generator.model_provider.model
+        step = self._generator.cli_args.prefill_step_size
         cache = make_prompt_cache(model)
         total: Any = None
         for start in range(0, len(tokens), step):

@@ -67,6 +67,12 @@ class Provider(ModelProvider):  # type: ignore[misc]
         if self.model is None:
             self._load(self.cli_args.model, self.cli_args.adapter_path, self.cli_args.draft_model)
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows; the tokenizer may name fewer."""
+        config = getattr(self.model, "args", None)
+        return int(getattr(config, "vocab_size", None) or self.tokenizer.vocab_size)
+
     def load(self, *_args: Any, **_options: Any) -> tuple[Any, Any]:
         """The resident model and its tokenizer."""
         return self.model, self.tokenizer
@@ -268,8 +274,7 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
         if prompt_tokens >= self._context_tokens:
             raise ContextExceededError(prompt_tokens, self._context_tokens)
         args.max_tokens = min(args.max_tokens, self._context_tokens - prompt_tokens)
-        config = getattr(self.model_provider.model, "args", None)
-        check_sampling(args, getattr(config, "vocab_size", None) or tokenizer.vocab_size)
+        check_sampling(args, self.model_provider.vocabulary)
         return tokenized
 
     def _serve_single(self, request: Any, stream: Any) -> None:

@@ -69,7 +69,8 @@ def died(code=None, signal=None, log=(), oom_kills=None):
 def test_kinds_of_death_are_told_apart(death, cause, words):
     assert death.cause is cause
     assert words in death.words
-    assert death.of_memory == (cause in {Cause.GPU_MEMORY, Cause.SYSTEM_MEMORY})
+    smaller = "`context`" in death.remedy
+    assert smaller == (cause in {Cause.GPU_MEMORY, Cause.SYSTEM_MEMORY})
 
 
 def test_whoever_asks_again_is_told_what_to_make_smaller():

@@ -27,14 +27,14 @@ ASKED = {"messages": [{"role": "user", "content": "Count."}], "stream": True}
 
 @pytest.mark.parametrize("profile", ["code", "reason"])
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "words", "cause"),
     [
-        (signal.SIGKILL, "somebody killed it (SIGKILL); the system was not out of memory"),
-        (signal.SIGABRT, "the engine gave itself up (SIGABRT)"),
-        (signal.SIGSEGV, "it crashed (SIGSEGV)"),
+        (signal.SIGKILL, "somebody killed it (SIGKILL); the system was not out of memory", "kill"),
+        (signal.SIGABRT, "the engine gave itself up (SIGABRT)", "abort"),
+        (signal.SIGSEGV, "it crashed (SIGSEGV)", "crash"),
     ],
 )
-def test_death_in_mid_answer_is_told_by_its_kind(llmd, profile, number, words):
+def test_death_in_mid_answer_is_told_by_its_kind(llmd, profile, number, words, cause):
     port = llmd.ports_of[profile]
     assert llmd.ctl("load", profile).returncode == 0
     host = llmd.profile(profile)["host_pid"]
@@ -50,3 +50,5 @@ def test_death_in_mid_answer_is_told_by_its_kind(llmd, profile, number, words):
     assert error["code"] == "engine_died"
     assert words in error["message"]
     assert words in llmd.profile(profile)["last_error"]
+    died = json.loads(llmd.ctl("--json", "events").stdout)
+    assert f'"cause": "{cause}"' in json.dumps(died)
