@@ -6,7 +6,8 @@ from pydantic import SecretStr
 
 from llmd.config.keyfile import read_key_file
 from llmd.config.load import load_config
-from llmd.config.models import Config, is_key
+from llmd.config.models import Config
+from llmd.config.values import is_key
 from llmd.errors import ConfigError
 from llmd.platform.keychain import read_keychain
 

@@ -84,7 +84,7 @@ def stopped_in_mid_answer(daemon, port):
 
 @pytest.mark.parametrize("hanging", [hung_in_mid_answer, hung_while_loading, stopped_in_mid_answer])
 def test_hung_engine_hinders_no_load_on_another_port(start, hanging):
-    """Failure 3; who ends the hung one is the business of tests/system/test_watchdogs.py."""
+    """Failure 3; the hung one itself is ended by its administrator."""
     ports = free_ports(3)
     daemon = start(
         lay_out(
