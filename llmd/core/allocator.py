@@ -207,12 +207,19 @@ class Allocator:
         while progress:  # a refusal uncovers the next claim of its slot
             progress = False
             for claim in self._claims():
-                error = self.room.never(claim.slot, claim.profile)
+                error = self.room.never(claim.slot, claim.profile) or self._in_vain(claim, now)
                 if error is not None:
                     self._refuse(claim.slot, claim.waiter, error)
                     progress = True
                 elif not self._hear(claim, now):
                     break
+
+    def _in_vain(self, claim: Claim, now: float) -> LlmdError | None:
+        """Why *claim* would fail: who names no profile may get another one than when it came."""
+        fault = self._book.profiles[claim.profile].fault
+        if fault is not None or claim.waiter.command:
+            return fault
+        return self._book.histories[claim.profile].refusal(now)
 
     def _hear(self, claim: Claim, now: float) -> bool:
         """Promise room if it can be had; False when younger claims must stand back."""

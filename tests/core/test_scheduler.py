@@ -406,6 +406,31 @@ def test_host_that_dies_in_use_is_started_again_for_those_who_wait():
     assert waiting in world.granted
 
 
+def test_nobody_is_evicted_for_who_names_no_profile_while_the_default_backs_off():
+    world = World([profile("a", 1, 3), profile("b", 1), profile("c", 2, 2)], budget=3)
+    world.ask(1)
+    world.gone("a", CRASH)
+    for name in ("b", "c"):
+        world.load(name)
+        world.ready(name)
+    world.ask(1)
+    waiting = world.ask(1)
+    world.gone("b", CRASH)
+    assert isinstance(world.refused[waiting], LoadFailedError)
+    assert world.state("c") == "ready"
+
+
+def test_nobody_is_evicted_for_who_names_no_profile_while_the_default_cannot_be_loaded():
+    fault = WeightsError("no such weights")
+    world = World([profile("a", 1, 3, fault=fault), profile("b", 1), profile("c", 2, 2)], budget=3)
+    resident(world, "b", "c")
+    world.ask(1)
+    waiting = world.ask(1)
+    world.gone("b", CRASH)
+    assert world.refused[waiting] is fault
+    assert world.state("c") == "ready"
+
+
 def test_host_that_dies_again_before_it_served_anybody_backs_off():
     world = five()
     resident(world, "chat")
