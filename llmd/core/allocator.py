@@ -244,14 +244,8 @@ class Allocator:
             self.evict(victim, f"room for {profile}", now, need_bytes=need_bytes)
             for victim in victims
         ]
-        held = slot.holds
-        if (
-            slot.state is SlotState.DRAINING
-            and held is not None
-            and held.profile == profile
-            and not held.must_stop
-        ):
-            slot.wants = profile
+        if slot.would_resume(profile):
+            slot.wants, slot.abandon_at_s = profile, None
             slot.fire(Trigger.RESUME)
             self._note("drain.ended", slot, profile, "it is wanted again, and there is room")
             return

@@ -105,7 +105,8 @@ class Room:
         choose = POLICIES[book.rules.eviction]
         candidates = self.idle_candidates(slot, now)
         keys = choose(short_bytes, candidates)
-        if keys is None and impatient:
+        # A drain is not ended by draining another: two that do so in turn leave nobody any room.
+        if keys is None and impatient and not slot.would_resume(profile):
             keys = choose(short_bytes, candidates + self.busy_candidates(slot, now))
         return None if keys is None else [book.slots[port] for port in keys]
 

@@ -156,6 +156,16 @@ class Slot:
         """Does anybody wait for *profile*, or for whatever is here?"""
         return next(self.waiters_for(profile), None) is not None
 
+    def would_resume(self, profile: str) -> bool:
+        """Would a promise to *profile* end its drain, instead of loading it?"""
+        held = self.holds
+        return (
+            self._state is SlotState.DRAINING
+            and held is not None
+            and held.profile == profile
+            and not held.must_stop
+        )
+
     @property
     def being_adopted(self) -> bool:
         """Held from before, and not yet heard of by this daemon."""

@@ -406,6 +406,22 @@ def test_host_that_dies_in_use_is_started_again_for_those_who_wait():
     assert waiting in world.granted
 
 
+def test_two_that_drain_do_not_resume_in_turn_while_a_third_starves():
+    world = World([profile("a", 1, 2), profile("b", 2, 3), profile("c", 3, 2)], budget=5)
+    resident(world, "a", "b")
+    answering = world.ask(1)
+    world.ask(2)
+    third = world.ask(3)
+    world.sleep(11)
+    assert world.state("a") == "draining"
+    world.ask(1)
+    world.sleep(11)
+    assert (world.state("a"), world.state("b")) == ("draining", "ready")
+    world.finish(answering)
+    world.up("c")
+    assert third in world.granted
+
+
 def test_nobody_is_evicted_for_who_names_no_profile_while_the_default_backs_off():
     world = World([profile("a", 1, 3), profile("b", 1), profile("c", 2, 2)], budget=3)
     world.ask(1)
