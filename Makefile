@@ -7,7 +7,7 @@ READY := $(VENV)/.installed
 DEMO := build/demo/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos test-llama-cpp-python test-clients test-browser clean
+.PHONY: help run test check bench chaos explore test-llama-cpp-python test-clients test-browser clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -63,6 +63,10 @@ test-browser: $(READY)  ## hostile web pages in Chromium, if it is installed
 SECONDS ?= 600
 chaos: $(DEMO)  ## faults and traffic at random for SECONDS=600; SEED= replays
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+STATES ?= 300000
+explore: $(READY)  ## every state of small worlds around the scheduler, up to STATES=300000 each
+	LLMD_EXPLORE_STATES=$(STATES) $(BIN)/python -m pytest -s tests/core/test_exploration.py
 
 bench: $(DEMO)  ## measure; tables and build/bench/*.json
 	$(BIN)/python -m tests.bench
