@@ -204,7 +204,7 @@ class Allocator:
 
     def _hear_claims(self, now: float) -> None:
         progress = True
-        while progress:  # a refusal uncovers the next claim of its slot
+        while progress:  # a refusal and a promise uncover the next claim of their slot
             progress = False
             for claim in self._claims():
                 error = self.room.never(claim.slot, claim.profile) or self._in_vain(claim, now)
@@ -213,6 +213,8 @@ class Allocator:
                     progress = True
                 elif not self._hear(claim, now):
                     break
+                elif claim.slot.wants == claim.profile:
+                    progress = True
 
     def _in_vain(self, claim: Claim, now: float) -> LlmdError | None:
         """Why *claim* would fail: who names no profile may get another one than when it came."""

@@ -422,6 +422,20 @@ def test_two_that_drain_do_not_resume_in_turn_while_a_third_starves():
     assert third in world.granted
 
 
+def test_claim_uncovered_by_a_promise_is_heard_at_once():
+    world = World([profile("a", 1, 2), profile("b", 1, 3), profile("c", 2, 2)], budget=3)
+    resident(world, "b")
+    world.ask(1)
+    gives_up = world.ask(2)
+    world.ask(1, "b")
+    world.ask(1, "a")
+    world.sleep(11)
+    assert world.view().ports[1].profile == "c"
+    world.finish(gives_up, served=False)
+    assert len(world.noted("drain.ended")) == 1  # for the older one of port 1
+    assert world.view().ports[0].profile == "a"
+
+
 def test_nobody_is_evicted_for_who_names_no_profile_while_the_default_backs_off():
     world = World([profile("a", 1, 3), profile("b", 1), profile("c", 2, 2)], budget=3)
     world.ask(1)
