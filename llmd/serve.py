@@ -11,6 +11,7 @@ import uvloop
 from llmd.admin.socket import ControlSocket
 from llmd.config import paths
 from llmd.config.models import Config
+from llmd.config.replace import private_directory
 from llmd.errors import ConfigError, LlmdError
 from llmd.platform import service as manager
 from llmd.platform.activation import inherited
@@ -57,7 +58,7 @@ def serve(
         if check:
             return 0
         for directory in (places.log_dir, places.state_dir):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_directory(directory)
         lines = configure(level, log_file=places.log_dir / "llmd.log", quiet=under == "launchd")
         left = handover.read() or Handover.of_manager(
             inherited(ports_of(config), socket_path), under

@@ -109,21 +109,22 @@ def init(invocation: Invocation, *, chosen: str | None, force: bool) -> None:
 
 def _write(file: Path, text: str, *, force: bool) -> None:
     """Write *text* for nobody else to read: it may come to hold keys."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if force else os.O_EXCL)
+    from llmd.config.replace import replace_file
+
+    def check() -> None:
+        if not force and os.path.lexists(file):
+            raise ConfigError(
+                f"{file} is there already",
+                remedy="llmd-ctl config check reads it; --force replaces it",
+            )
+
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(file, flags, 0o600)
-    except FileExistsError as error:
-        raise ConfigError(
-            f"{file} is there already",
-            remedy="llmd-ctl config check reads it; --force replaces it",
-        ) from error
+        # A link is followed, as it is by whoever edits the file.
+        replace_file(file.resolve(), text.encode(), lasting=True, check=check)
     except OSError as error:
         raise ConfigError(
             f"cannot write {file}: {error.strerror}", remedy="name another with --config"
         ) from error
-    with open(fd, "w", encoding="utf-8") as out:  # noqa: PTH123  # the mode is set above
-        out.write(text)
 
 
 def _count(number: int, noun: str) -> str:

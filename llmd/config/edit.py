@@ -5,8 +5,6 @@ again would keep comments, but not all spacing, quoting and alignment; and what 
 (`on`, `1:30`) is not what llmd reads. The outcome is checked before it replaces anything.
 """
 
-import contextlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +15,10 @@ import yaml
 
 from llmd.config.load import load_config, parse_config
 from llmd.config.models import Config
+from llmd.config.replace import PRIVATE, replace_file
 from llmd.config.values import NAME_PATTERN
 from llmd.errors import ConfigError
 
-
-_PRIVATE: Final = 0o600
-"""Of a file that is new: it may come to hold keys."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -51,27 +47,19 @@ class Edit:
         Raises:
             ConfigError: It changed meanwhile, or cannot be written. It is as it was.
         """
-        new = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            mode = _PRIVATE if self.before is None else self.path.stat().st_mode & 0o777
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            with open(descriptor, "wb") as out:  # noqa: PTH123  # the mode is set above
-                os.fchmod(descriptor, mode)
-                out.write(self.after)
-                out.flush()
-                os.fsync(descriptor)
-            if _read(self.path) != self.before:
-                raise ConfigError(f"{self.path} has changed meanwhile", remedy="try again")
-            new.replace(self.path)
+            # A new one is private: it may come to hold keys.
+            mode = PRIVATE if self.before is None else self.path.stat().st_mode & 0o777
+            replace_file(self.path, self.after, lasting=True, mode=mode, check=self._check)
         except OSError as error:
             raise ConfigError(
                 f"cannot write {self.path}: {error.strerror}",
                 remedy=f"add this to it by hand:\n{self.added}",
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                new.unlink()
+
+    def _check(self) -> None:
+        if _read(self.path) != self.before:
+            raise ConfigError(f"{self.path} has changed meanwhile", remedy="try again")
 
 
 def with_profile(path: Path, name: str, fields: Mapping[str, Any]) -> Edit:

@@ -61,7 +61,9 @@ class History:
         """Recent requests, each halved every `HALF_LIFE_S`."""
         if not self._weight:
             return 0.0
-        return float(self._weight * 0.5 ** ((now - self._weighed_s) / HALF_LIFE_S))
+        # Not before it: a ledger is read from a file, and may say anything.
+        age_s = max(now - self._weighed_s, 0.0)
+        return float(self._weight * 0.5 ** (age_s / HALF_LIFE_S))
 
     def cost_s(self, now: float) -> float:
         """Seconds of waiting that losing it now is expected to cause, up to a common factor."""

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from llmd.config.replace import replace_file
 from llmd.core.footprint import Footprint
-from llmd.runtime.statefile import read_state, write_state
+from llmd.runtime.statefile import read_state
 
 
 MARKS_MAX: Final = 512
@@ -81,7 +82,7 @@ class Learned:
             OSError: The directory cannot be written to; the marks stay in memory.
         """
         text = json.dumps({"version": _VERSION, "marks": self._marks}, indent=1)
-        write_state(self.path, text.encode())
+        replace_file(self.path, text.encode(), lasting=True)
 
 
 def _parse(raw: bytes) -> dict[str, int]:

@@ -19,11 +19,12 @@ import msgspec
 import psutil
 import structlog
 
+from llmd.config.replace import replace_file
 from llmd.core.events import Past, Stock, Survivor
 from llmd.platform.identity import arguments, boot_id, started
 from llmd.platform.spawn import Child, adopt
 from llmd.runtime.host_process import is_host_of, sockets_of
-from llmd.runtime.statefile import read_state, write_state
+from llmd.runtime.statefile import read_state
 
 
 HOSTS_MAX: Final = 256
@@ -80,6 +81,7 @@ class Ledger:
         self.warning: str | None = None
         """What was wrong with the file, for the log."""
         self._written = b""
+        self._unwritten = False
         self._boot = boot_id()
 
     @classmethod
@@ -115,7 +117,10 @@ class Ledger:
         return page
 
     def write(self, records: tuple[Record, ...], stock: Stock) -> None:
-        """Replace what is written, if it differs. A directory that is full only costs a warning."""
+        """Replace what is written, if it differs. A directory that is full only costs a warning.
+
+        It need not outlive a power failure: after the next boot it counts for nothing.
+        """
         page = _Page(
             version=self.VERSION,
             boot=self._boot,
@@ -127,13 +132,13 @@ class Ledger:
         if content == self._written:
             return
         try:
-            write_state(self.path, content)
+            replace_file(self.path, content, lasting=False)
         except OSError as error:
-            if self._written:  # say so once
+            if not self._unwritten:  # say so once
                 log.warning("ledger.unwritten", path=str(self.path), reason=str(error))
-            self._written = b""
+            self._written, self._unwritten = b"", True
         else:
-            self._written = content
+            self._written, self._unwritten = content, False
 
     def clear(self) -> None:
         """Everything was stopped in order: nothing is left to take over."""

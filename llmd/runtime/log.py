@@ -21,6 +21,8 @@ from typing import Any, Final, Generic, TextIO, TypeVar
 
 import structlog
 
+from llmd.config.replace import private_directory
+
 
 T = TypeVar("T")
 
@@ -168,7 +170,7 @@ def configure(
     handlers[0].setFormatter(_formatter(shared, coloured) if stream.isatty() else as_json)
     handlers[1].setFormatter(plain)
     if log_file is not None:
-        log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory(log_file.parent)
         handlers.append(_PrivateFileHandler(log_file))
         handlers[2].setFormatter(as_json)
 

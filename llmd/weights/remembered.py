@@ -4,7 +4,6 @@ A cache file, and no more: what is missing, stale or damaged is read again.
 """
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +11,7 @@ import msgspec
 
 import llmd
 from llmd.config.paths import cache_dir
+from llmd.config.replace import replace_file
 from llmd.core.shape import ModelShape
 from llmd.weights.files import shards_of
 from llmd.weights.shape import fingerprint, read_shape
@@ -58,16 +58,13 @@ class Shapes:
         if not self._changed:
             return
         kept = dict(list(self._shapes.items())[-_KEPT_MAX:])
-        new = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            new.write_bytes(msgspec.json.encode(_File(VERSION, kept)))
-            new.replace(self._file)
+            replace_file(self._file, msgspec.json.encode(_File(VERSION, kept)), lasting=False)
 
     def _read(self) -> dict[str, ModelShape]:
         try:
             with self._file.open("rb") as file:
                 kept = msgspec.json.decode(file.read(_FILE_MAX_BYTES), type=_File)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):  # msgspec's errors, and that of bad UTF-8
             return {}
         return kept.shapes if kept.version == VERSION else {}

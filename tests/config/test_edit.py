@@ -180,7 +180,7 @@ def test_full_disk_leaves_the_file_as_it_was(file, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llmd.config.edit.os.fsync", full)
+    monkeypatch.setattr("llmd.config.replace.os.fsync", full)
     with pytest.raises(ConfigError, match="No space left"):
         with_profile(file, "new", FIELDS).write()
     assert file.read_text() == ONE

@@ -100,8 +100,9 @@ def test_a_damaged_file_is_set_aside_and_nothing_stops(file, content):
 
 
 def test_what_cannot_be_read_is_a_warning(tmp_path):
-    learned = Learned.load(tmp_path)
-    assert "cannot be read: Is a directory" in learned.warning
+    (tmp_path / "marks").mkdir()
+    learned = Learned.load(tmp_path / "marks")
+    assert "cannot be read (Is a directory) and is now marks.damaged" in learned.warning
 
 
 def test_what_cannot_be_written_leaves_the_old_file(file, monkeypatch):
