@@ -122,7 +122,7 @@ class LlamaEngine:
         params.models_autoload = False
         params.sse_ping_interval = _SSE_PING_S
         params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_DEEPSEEK
-        params.verbosity = 2  # warnings; never a prompt
+        params.verbosity = 1  # errors: its warnings quote what clients send
         if (draft := options.get("draft_model")) is not None:
             params.speculative.draft.mparams.path = os.fspath(draft)
             params.speculative.types = [

@@ -67,6 +67,7 @@ class Llmd:
             "LLMD_STATE_DIR": str(self.directory / "state"),
         }
         self.write_config(config)
+        self.flags = ()
         self.process = None
 
     def write_config(self, config):
@@ -78,7 +79,7 @@ class Llmd:
     def start(self, timeout=20):
         with self.log_file.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [BIN / "llmd", "serve"], env=self.env, stdout=stderr, stderr=stderr
+                [BIN / "llmd", "serve", *self.flags], env=self.env, stdout=stderr, stderr=stderr
             )
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
