@@ -113,7 +113,7 @@ def _mlx_shards(path: Path) -> list[Path]:
 
 
 def _check_exist(directory: Path, shards: list[Path]) -> None:
-    missing = [shard.name for shard in shards if not shard.exists()]
+    missing = [shard.name for shard in shards if not _is_file(shard)]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise WeightsError(
@@ -123,9 +123,22 @@ def _check_exist(directory: Path, shards: list[Path]) -> None:
         )
 
 
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; a pipe is none, and would be waited for."""
+    try:
+        return path.is_file()
+    except OSError:  # no name that a file system can have
+        return False
+
+
 def _is_plain(name: object) -> bool:
-    """Whether *name* is a file name and not a way out of the directory."""
-    return isinstance(name, str) and name not in {"", ".", ".."} and not {"/", "\0"} & set(name)
+    """Whether *name* is a file name: no way out of the directory, and nothing for a terminal."""
+    return (
+        isinstance(name, str)
+        and name not in {"", ".", ".."}
+        and "/" not in name
+        and name.isprintable()
+    )
 
 
 def _what_else(path: Path) -> str:

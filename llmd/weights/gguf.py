@@ -114,6 +114,8 @@ class _Reader:
         self._size = file.seek(0, 2)
         self._end = min(self._size, METADATA_MAX_BYTES)
         file.seek(0)
+        self._strings = 0
+        """Elements of arrays so far: each is stepped over by itself, in Python."""
         self._chunk = b""
         self._start = 0
         """Where in the file the chunk begins."""
@@ -203,8 +205,9 @@ class _Reader:
             else:
                 self._step(length * width, key)
         elif kind == _STRING:
-            if length > STRINGS_MAX:
-                raise self._malformed(f"{key[:80]!r} would have {length} strings")
+            self._strings += length
+            if self._strings > STRINGS_MAX:
+                raise self._malformed(f"with {key[:80]!r} it would have {self._strings} strings")
             for _ in range(length):
                 self._step(self._number("<Q"), key)
         else:

@@ -219,11 +219,11 @@ def _template(path: Path) -> str:
     """The text of the chat template that comes with the tokenizer, in whatever wrapping; or ""."""
     plain = path / "chat_template.jinja"
     try:
-        if plain.exists():
+        if plain.is_file():
             with plain.open("rb") as file:
                 return file.read(TEMPLATE_MAX_BYTES).decode("utf-8", "replace")
         for name in ("chat_template.json", "tokenizer_config.json"):
-            if (path / name).exists():
+            if (path / name).is_file():
                 template = read_json(path / name).get("chat_template")
                 if template:
                     return template if isinstance(template, str) else json.dumps(template)

@@ -74,6 +74,13 @@ def test_a_large_vocabulary_is_counted_and_not_kept(tmp_path):
     assert header.metadata == {}
 
 
+def test_strings_are_counted_over_all_arrays(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf, "STRINGS_MAX", 5)
+    file = write_gguf(tmp_path / "f", {"a": ["x"] * 3, "b": ["x"] * 3}, {})
+    with pytest.raises(WeightsError, match="with 'b' it would have 6 strings"):
+        gguf.read_header(file)
+
+
 def one_key(value: bytes) -> bytes:
     return HEAD + struct.pack("<QQ", 0, 1) + text("k") + value
 

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from llmd.errors import WeightsError
 from llmd.weights import locate as module
 from llmd.weights.locate import locate, models_on_disk
+from llmd.weights.shape import read_shape
 from tests.weights.making import write_gguf, write_mlx, write_sharded_mlx
 
 
@@ -217,6 +219,30 @@ def test_a_shard_of_a_gguf_that_is_missing_is_named(disk):
         find(disk, "pub/Big", "llama.cpp")
 
 
+@pytest.mark.parametrize("odd", ["pipe", "endless name"])
+def test_what_is_no_file_is_a_missing_one_and_is_not_waited_for(tmp_path, odd):
+    write_mlx(tmp_path)
+    if odd == "pipe":
+        os.mkfifo(tmp_path / "model-2.safetensors")
+    else:
+        index = {"weight_map": {"a": "m" * 300}}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match="lacks 1 of 2 files"):
+        find(tmp_path, str(tmp_path), "mlx")
+
+
+def test_a_pipe_for_a_later_shard_is_not_waited_for(tmp_path):
+    first = write_gguf(tmp_path / "m-00001-of-00002.gguf")
+    os.mkfifo(tmp_path / "m-00002-of-00002.gguf")
+    with pytest.raises(WeightsError, match="lacks 1 of 2 files"):
+        find(tmp_path, str(first), "llama.cpp")
+
+
+def test_a_pipe_for_a_chat_template_is_none(tmp_path):
+    os.mkfifo(write_mlx(tmp_path / "m") / "chat_template.jinja")
+    assert read_shape(tmp_path / "m", "mlx").architecture == "qwen3"
+
+
 def test_a_broken_link_is_a_missing_file(tmp_path):
     directory = write_mlx(tmp_path / "m")
     (directory / "model.safetensors").unlink()
@@ -237,6 +263,7 @@ INDEXES = [
     pytest.param('{"weight_map": {"a": "../../etc/passwd"}}', "names no files", id="a way out"),
     pytest.param('{"weight_map": []}', "names no files", id="a list"),
     pytest.param('{"weight_map": {"a": 1}}', "names no files", id="numbers for names"),
+    pytest.param('{"weight_map": {"a": "\\u001b[31m"}}', "names no files", id="a colour"),
     pytest.param("[" * 100_000, "is no JSON object", id="brackets"),
     pytest.param("[]", "is no JSON object", id="no object"),
 ]
