@@ -32,48 +32,45 @@ FAILS = {
 }
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """From `full_disk()` on no file can become longer than 8 bytes."""
+    """No file can become longer than 8 bytes; nor can pytest's own output, so not for long."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_full_disk_leaves_the_old_file_and_nothing_else(kind, tmp_path, full_disk):
+def test_full_disk_leaves_the_old_file_and_nothing_else(kind, tmp_path):
     file = KINDS[kind](tmp_path / "file")
     file.write("old")
-    full_disk()
-    with structlog.testing.capture_logs(), FAILS[kind]:
+    with structlog.testing.capture_logs(), full_disk(), FAILS[kind]:
         file.write("new")
     assert file.read() == ("old", None)
     assert names_in(tmp_path) == ["file"]
 
 
-def test_ledger_that_cannot_be_written_says_so_once_and_is_written_when_there_is_room(
-    tmp_path, full_disk
-):
+def test_ledger_that_cannot_be_written_says_so_once_and_is_written_when_there_is_room(tmp_path):
     ledger = Ledger(tmp_path / "ledger.json")
     with structlog.testing.capture_logs() as logs:
-        full_disk()
-        for profile in ("a", "b"):
-            ledger.write((), Stock(pins={profile: True}))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, resource.RLIM_INFINITY))
+        with full_disk():
+            for profile in ("a", "b"):
+                ledger.write((), Stock(pins={profile: True}))
         ledger.write((), Stock(pins={"b": True}))
     assert [line["event"] for line in logs] == ["ledger.unwritten"]
     assert ledger.read().stock.pins == {"b": True}
 
 
-def test_marks_that_could_not_be_saved_are_saved_with_the_next(tmp_path, full_disk):
+def test_marks_that_could_not_be_saved_are_saved_with_the_next(tmp_path):
     learned = Learned(tmp_path / "learned.json")
     learned.record("a", 1)
-    full_disk()
-    with pytest.raises(OSError, match="File too large"):
+    with full_disk(), pytest.raises(OSError, match="File too large"):
         learned.save()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, resource.RLIM_INFINITY))
     learned.record("b", 2)
     learned.save()
     again = Learned.load(learned.path)
