@@ -1,5 +1,6 @@
 """`llmd-ctl bench`: what is compared with what, how it is shown, and that it goes on and ends."""
 
+import contextlib
 import json
 import os
 import pty
@@ -182,7 +183,8 @@ class Answering:
             worker.join(10)
 
     def _serve(self, peer):
-        with peer, peer.makefile("rb") as stream:
+        # A client that is interrupted may reset its connections.
+        with contextlib.suppress(ConnectionError), peer, peer.makefile("rb") as stream:
             length = 0
             while field := stream.readline().strip():
                 name, _, value = field.partition(b":")
