@@ -27,7 +27,7 @@ ENDS_WITH_DONE: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Paths whose streams end with `data: [DONE]`."""
 
 _HAVE_IT: Final = {
-    "/v1/embeddings": "a llama.cpp profile with `args: [--embeddings]` has it",
+    "/v1/embeddings": "a profile with `args: [--embeddings]` has it",
     "/v1/rerank": "a llama.cpp profile with `args: [--reranking]` has it",
 }
 
