@@ -117,6 +117,8 @@ class Client:
 
     async def run(self):
         self.began_s = time.monotonic()
+        if "crash_after" in self.ask.unruly:
+            self.tally.crash(self.ask.profile, self.began_s)
         try:
             async with asyncio.timeout(self.ask.leave_s or ANSWER_S):
                 answer = await self.converse()
@@ -126,7 +128,8 @@ class Client:
             else:
                 self.count("left")
         except OSError as error:
-            if self.tally.may_be_refused(self.began_s):
+            profile, began_s = self.ask.profile, self.began_s
+            if self.tally.may_be_refused(began_s) or self.tally.may_be_closed(profile, began_s):
                 self.count("refused while the daemon was away")
             else:
                 self.violated(f"connection: {error!r}")
@@ -180,7 +183,8 @@ class Client:
 
     def judge_cut(self, answer):
         own_doing = {"crash_after", "cut_after"} & set(self.ask.unruly)
-        if own_doing or self.tally.may_be_cut(self.began_s):
+        elsewhere = self.tally.crashed(self.ask.profile, self.began_s)
+        if own_doing or elsewhere or self.tally.may_be_cut(self.began_s):
             self.count("cut by a kill, visibly")
         else:
             self.violated(f"cut without a reason: {answer.status} {answer.body[-100:]!r}")

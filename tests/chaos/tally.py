@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from math import inf
 
 
+CRASH_S = 20.0
+"""How long a request that makes its engine crash may have to wait for it."""
 MOST = 40
 """Violations kept with their words."""
 
@@ -20,6 +22,8 @@ class Tally:
         violations: What should never be, in words.
         cuts: From when to when connections could break: a host was killed, or the daemon gone.
         gone: From when to when the daemon was not there.
+        removed: When a profile, and maybe its port, was last in no configuration.
+        crashes: By profile, from when to when a client could make its engine crash.
         slowest_s: The longest that a fresh request took after the last fault.
         used_bytes: The most that the ledger ever showed; `measured_bytes` the most held in truth.
     """
@@ -29,6 +33,8 @@ class Tally:
     violations: list[str] = field(default_factory=list)
     cuts: list[tuple[float, float]] = field(default_factory=list)
     gone: list[tuple[float, float]] = field(default_factory=list)
+    crashes: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    removed: dict[str, float] = field(default_factory=dict)
     slowest_s: float = 0.0
     used_bytes: int = 0
     measured_bytes: int = 0
@@ -51,6 +57,19 @@ class Tally:
     def come_back(self) -> None:
         """The daemon is back; what began before may still find that out."""
         self.gone[-1] = (self.gone[-1][0], time.monotonic() + 0.2)
+
+    def crash(self, profile: str, began: float) -> None:
+        """A client asks the engine of *profile* to crash, and others may be with it."""
+        self.crashes.setdefault(profile, []).append((began, began + CRASH_S))
+
+    def crashed(self, profile: str, began: float) -> bool:
+        now = time.monotonic()
+        known = self.crashes.get(profile, ())
+        return any(start <= now and began <= end for start, end in known)
+
+    def may_be_closed(self, profile: str, began: float) -> bool:
+        """Whether the port of *profile* may have been closed since."""
+        return began <= self.removed.get(profile, -inf)
 
     def may_be_cut(self, began: float) -> bool:
         now = time.monotonic()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from math import inf
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,8 @@ from tests.system.running import Llmd, free_ports, unruly
 
 PORTS = ("gateway", "code", "raw", "reason", "lab", "deaf", "leaky")
 ORPHAN_GRACE_S = 5.0
+REOPENED_S = 3.0
+"""At the latest so long after its file has changed, the daemon has read it."""
 
 
 def lay_out(ports):
@@ -111,6 +114,11 @@ class World:
         elif how == "budget":
             config["budget"] = "1000MiB"
         text = "profiles: [" if how == "broken" else yaml.safe_dump(config, sort_keys=False)
+        now = time.monotonic()
+        for name, until_s in self.tally.removed.items():
+            self.tally.removed[name] = min(until_s, now + REOPENED_S)
+        if how == "removed":
+            self.tally.removed[profile] = inf
         new = self.llmd.config_file.with_suffix(".new")
         new.write_text(text)
         new.replace(self.llmd.config_file)
