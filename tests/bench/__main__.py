@@ -1,26 +1,30 @@
-"""`make bench`: every benchmark in turn; tables on the terminal, figures in build/bench/."""
+"""`make bench`: every benchmark in turn, or those named; figures in build/bench/NAME.json."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
 
-TABLES = [
-    ("The data plane alone, against an instant engine", "data_plane.py"),
-    ("The whole daemon, against an instant engine", "whole_daemon.py"),
-    ("From a request to the first token, on a cold port", "swap.py"),
-]
+TABLES = {
+    "data_plane": "The data plane alone, against an instant engine",
+    "whole_daemon": "The whole daemon, against an instant engine",
+    "swap": "From a request to the first token, on a cold port",
+}
 
 
 def main() -> int:
+    unknown = [name for name in sys.argv[1:] if name not in TABLES]
+    if unknown:
+        sys.stderr.write(f"no benchmark {unknown[0]!r}; there are {', '.join(TABLES)}\n")
+        return 2
     failed = 0
-    for title, script in TABLES:
-        sys.stdout.write(f"\n{title}\n{'=' * len(title)}\n")
+    for name in sys.argv[1:] or TABLES:
+        sys.stdout.write(f"\n{TABLES[name]}\n{'=' * len(TABLES[name])}\n")
         sys.stdout.flush()
-        failed |= subprocess.run([sys.executable, HERE / script], cwd=ROOT, check=False).returncode
+        program = [sys.executable, "-m", f"tests.bench.{name}"]
+        failed |= subprocess.run(program, cwd=ROOT, check=False).returncode
     return failed
 
 

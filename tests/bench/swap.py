@@ -13,13 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tests.system.running import Llmd, free_ports  # noqa: E402 - found through the line above
+from tests.bench.report import ROOT, save, say
+from tests.system.running import Llmd, free_ports
 
 
 ROUNDS = 3
@@ -109,14 +105,12 @@ def main():
             for name, measure in ways.items():
                 times.setdefault(name, []).append(measure())
     base = statistics.median(times["mlx_lm.server by hand"])
-    sys.stdout.write(f"{'':28}{'median':>10}{'min':>10}{'max':>10}{'ratio':>10}\n")
+    say(f"{'':28}{'median':>10}{'min':>10}{'max':>10}{'ratio':>10}")
     for name, taken in times.items():
         middle = statistics.median(taken)
         figures = "".join(f"{value:9.2f}s" for value in (middle, min(taken), max(taken)))
-        sys.stdout.write(f"{name:28}{figures}{middle / base:10.2f}\n")
-    file = ROOT / "build" / "bench" / "swap.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(times, indent=1))
+        say(f"{name:28}{figures}{middle / base:10.2f}")
+    save("swap", times)
 
 
 if __name__ == "__main__":

@@ -3,49 +3,41 @@
 The same figures as `data_plane.py`, taken through a daemon whose one profile is an instant engine.
 """
 
-import multiprocessing
-import subprocess
-import sys
+import contextlib
 import tempfile
-from pathlib import Path
+
+import uvloop
+
+from tests.bench import instant_engine
+from tests.bench.data_plane import figures
+from tests.bench.report import save, table
+from tests.system.running import Llmd, free_ports
 
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT), str(HERE)]
-
-import bench_engine  # noqa: E402 - found through the line above
-
-from tests.system.running import Llmd, free_ports  # noqa: E402
-
-
-def main() -> int:
-    processes = multiprocessing.get_context("spawn")
-    mine, theirs = processes.Pipe()
-    with tempfile.TemporaryDirectory(prefix="llmd-", dir="/tmp") as directory:
-        engine = processes.Process(
-            target=bench_engine.run, args=(f"{directory}/engine.sock", theirs), daemon=True
-        )
-        engine.start()
-        daemon = None
+@contextlib.contextmanager
+def engine_behind_llmd(directory):
+    """An instant engine and a daemon with it as its one profile: both addresses, and its pid."""
+    with instant_engine.running(instant_engine.run, f"{directory}/engine.sock") as (direct, _):
+        (port,) = free_ports(1)
+        url = f"http://127.0.0.1:{direct}"
+        remote = {"engine": "remote", "url": url, "port": port, "parallel": 256}
+        config = {"gateway": None, "queue_limit": 2000, "profiles": {"bench": remote}}
+        daemon = Llmd(directory, config).start()
         try:
-            if not mine.poll(20):
-                raise SystemExit("the engine did not start")
-            direct = f"127.0.0.1:{mine.recv()}"
-            (port,) = free_ports(1)
-            remote = {"engine": "remote", "url": f"http://{direct}", "port": port, "parallel": 256}
-            daemon = Llmd(directory, {"gateway": None, "profiles": {"bench": remote}}).start()
-            plane = [sys.executable, HERE / "data_plane.py", "--direct", direct]
-            figures = ["--json", "build/bench/whole_daemon.json"]
-            return subprocess.run(
-                [*plane, "--through", f"127.0.0.1:{port}", *figures], cwd=ROOT, check=False
-            ).returncode
+            yield f"127.0.0.1:{direct}", f"127.0.0.1:{port}", daemon.process.pid
         finally:
-            if daemon is not None:
-                daemon.stop()
-            engine.kill()
-            engine.join()
+            daemon.stop()
+
+
+def main():
+    with (
+        tempfile.TemporaryDirectory(prefix="llmd-", dir="/tmp") as directory,
+        engine_behind_llmd(directory) as (direct, through, pid),
+    ):
+        rows = uvloop.run(figures({"direct": direct, "through": through}, {"through": pid}))
+    table(rows, ["direct", "through", "added"])
+    save("whole_daemon", rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

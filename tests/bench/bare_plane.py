@@ -1,8 +1,6 @@
 """The data plane alone, for benchmarks: a gate that grants at once, one upstream."""
 
 import asyncio
-import resource
-from multiprocessing.connection import Connection
 
 import uvloop
 
@@ -45,23 +43,15 @@ class InstantGate:
         return [ModelCard("bench", "ready")]
 
 
-def run(path: str, pipe: Connection) -> None:
-    """Serve until killed; sends the port, then answers each message with CPU seconds and memory."""
+def run(path, pipe) -> None:
+    """Serve until killed; sends the port through *pipe*."""
 
     async def serve():
-        loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             pool = UpstreamPool(Limits(), tasks.create_task)
             listener = PortListener(0, InstantGate(path), Guard(), pool, Limits())
             await listener.start(hosts=["127.0.0.1"])
             pipe.send(listener.port)
-
-            def report():
-                pipe.recv()
-                used = resource.getrusage(resource.RUSAGE_SELF)
-                pipe.send((used.ru_utime + used.ru_stime, used.ru_maxrss * 1024))
-
-            loop.add_reader(pipe.fileno(), report)
-            await loop.create_future()
+            await asyncio.get_running_loop().create_future()
 
     uvloop.run(serve())

@@ -5,9 +5,10 @@ back, or `"gap_us"` microseconds apart with the time of sending in each.
 """
 
 import asyncio
+import contextlib
+import multiprocessing
 import re
 import time
-from multiprocessing.connection import Connection
 
 import uvloop
 
@@ -32,6 +33,7 @@ DONE = b"data: [DONE]\n\n"
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _CHUNKS = re.compile(rb'"chunks": *(\d+)')
 _GAP = re.compile(rb'"gap_us": *(\d+)')
+_STREAM = re.compile(rb'"stream": *true')
 
 
 def _chunk(data: bytes) -> bytes:
@@ -43,25 +45,31 @@ class InstantEngine(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        self.buffer = b""
+        self.buffer = bytearray()
+        self.total = 0
 
     def data_received(self, data):
-        self.buffer = buffer = self.buffer + data if self.buffer else data
-        while (end := buffer.find(b"\r\n\r\n")) >= 0:
-            length = _LENGTH.search(buffer, 0, end + 2)
-            total = end + 4 + (int(length[1]) if length else 0)
-            if len(buffer) < total:
-                break
-            body, buffer = buffer[end + 4 : total], buffer[total:]
-            self.answer(body)
-        self.buffer = buffer
+        buffer = self.buffer
+        buffer += data
+        while len(buffer) >= self.total:
+            if not self.total:
+                end = buffer.find(b"\r\n\r\n")
+                if end < 0:
+                    return
+                length = _LENGTH.search(buffer, 0, end + 2)
+                self.total = end + 4 + (int(length[1]) if length else 0)
+                continue
+            request, self.total = bytes(buffer[: self.total]), 0
+            del buffer[: len(request)]
+            self.answer(request)
 
-    def answer(self, body):
-        if b'"stream":true' not in body:
+    def answer(self, request):
+        # What says how to answer is at the end: a long prompt is not searched for it.
+        wish = request[-400:]
+        if not _STREAM.search(wish):
             self.transport.write(ANSWER)
             return
-        chunks = int(_CHUNKS.search(body)[1])
-        gap = _GAP.search(body)
+        chunks, gap = int(_CHUNKS.search(wish)[1]), _GAP.search(wish)
         self.transport.write(STREAM_HEAD)
         if gap is None:
             for _ in range(chunks):
@@ -83,14 +91,30 @@ class InstantEngine(asyncio.Protocol):
         asyncio.get_running_loop().call_soon(self.paced, left, gap_s, due_s)
 
 
-def run(path: str, ready: Connection) -> None:
-    """Serve until killed; sends the TCP port through *ready* once it listens."""
+def run(path, pipe) -> None:
+    """Serve until killed; sends the TCP port through *pipe* once it listens."""
 
     async def serve():
         loop = asyncio.get_running_loop()
-        unix = await loop.create_unix_server(InstantEngine, path)
-        tcp = await loop.create_server(InstantEngine, "127.0.0.1", 0)
-        ready.send(tcp.sockets[0].getsockname()[1])
+        unix = await loop.create_unix_server(InstantEngine, path, backlog=1024)
+        tcp = await loop.create_server(InstantEngine, "127.0.0.1", 0, backlog=1024)
+        pipe.send(tcp.sockets[0].getsockname()[1])
         await asyncio.gather(unix.serve_forever(), tcp.serve_forever())
 
     uvloop.run(serve())
+
+
+@contextlib.contextmanager
+def running(program, path):
+    """*program* (a `run` as above) in a process of its own: its TCP port and its pid."""
+    processes = multiprocessing.get_context("spawn")
+    mine, theirs = processes.Pipe()
+    process = processes.Process(target=program, args=(path, theirs), daemon=True)
+    process.start()
+    try:
+        if not mine.poll(20):
+            raise SystemExit(f"{program.__module__} did not start")
+        yield mine.recv(), process.pid
+    finally:
+        process.kill()
+        process.join()

@@ -1,0 +1,199 @@
+"""What a proxy adds: the same measurements on any number of sides, in turns.
+
+The first side is the engine itself; the others are ways to it. Small requests are sent to each
+side in turn, one by one; what needs many connections at once takes turns in blocks.
+"""
+
+import asyncio
+import statistics
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.bench.load import Caller, Listener, connect, connected, quantile, request
+
+
+CHUNKS = 300
+GAP_US = 200
+PROMPT_BYTES = 5_000_000
+MANY = 100_000
+"""Requests over which memory is to stay flat."""
+
+
+async def small(sides, *, seconds, at_least=50):
+    """One request to each side in turn, for *seconds* in all: p50 and p99, µs."""
+    callers = {side: await connect(address, Caller) for side, address in sides.items()}
+    for caller in callers.values():
+        await caller.run(request(), count=at_least)
+        caller.times.clear()
+    until_s = time.perf_counter() + seconds
+    while time.perf_counter() < until_s or len(caller.times) < at_least:
+        for caller in callers.values():
+            await caller.run(request(), count=1)
+    for caller in callers.values():
+        caller.transport.close()
+    return {
+        f"small POST, p{int(q * 100)}, µs": {
+            side: quantile(caller.times, q) * 1e6 for side, caller in callers.items()
+        }
+        for q in (0.5, 0.99)
+    }
+
+
+async def throughput(sides, pids, *, connections, rounds, block_s):
+    """Requests per second at *connections*, their latencies, and the CPU time that each took."""
+    found = {side: {"per_s": [], "times": [], "cpu_s": 0.0} for side in sides}
+    for _ in range(rounds):
+        for side, address in sides.items():
+            one = found[side]
+            callers = await connected(address, Caller, connections)
+            before_s, began = cpu_s(pids.get(side)), time.perf_counter()
+            await asyncio.gather(
+                *(caller.run(request(), until_s=began + block_s) for caller in callers)
+            )
+            took_s = time.perf_counter() - began
+            one["cpu_s"] += cpu_s(pids.get(side)) - before_s
+            times = [taken for caller in callers for taken in caller.times]
+            one["per_s"].append(len(times) / took_s)
+            one["times"] += times
+            for caller in callers:
+                caller.transport.close()
+    name = f"{connections} connection{'s' if connections > 1 else ''}"
+
+    def figures(figure):
+        return {side: figure(one) for side, one in found.items()}
+
+    rows = {
+        f"requests/s, {name}": figures(lambda one: statistics.median(one["per_s"])),
+        f"  p50, {name}, µs": figures(lambda one: quantile(one["times"], 0.5) * 1e6),
+        f"  p99, {name}, µs": figures(lambda one: quantile(one["times"], 0.99) * 1e6),
+    }
+    if pids:
+        rows[f"  CPU per request, {name}, µs"] = {
+            side: found[side]["cpu_s"] / len(found[side]["times"]) * 1e6 for side in pids
+        }
+    return rows
+
+
+async def streams(sides, *, count, rounds):
+    """*count* streams of `CHUNKS` events at once, in blocks: µs for each chunk, first byte."""
+    readers = {side: await connected(address, Listener, count) for side, address in sides.items()}
+    wish = request(chunks=CHUNKS)
+    per_chunk, first = {side: [] for side in sides}, {side: [] for side in sides}
+    for number in range(rounds + 1):
+        for side, group in readers.items():
+            began = time.perf_counter()
+            await asyncio.gather(*(reader.run(wish) for reader in group))
+            if number:
+                per_chunk[side].append((time.perf_counter() - began) / (count * CHUNKS))
+                first[side] += [reader.first_s for reader in group]
+    for group in readers.values():
+        for reader in group:
+            reader.transport.close()
+    name = f"{count} stream{'s' if count > 1 else ''}"
+    rows = {f"a chunk of {CHUNKS}, {name}, µs": medians_us(per_chunk)}
+    if count == 1:
+        rows["first byte of a stream, µs"] = medians_us(first)
+    return rows
+
+
+async def paced(sides, pids, *, rounds):
+    """A stream with pauses, as models make them: the delay of a chunk, and its CPU time; µs."""
+    readers = {side: await connect(address, Listener) for side, address in sides.items()}
+    wish = request(chunks=CHUNKS, gap_us=GAP_US)
+    delays, used_s = {side: [] for side in sides}, dict.fromkeys(pids, 0.0)
+    for number in range(rounds + 1):
+        for side, reader in readers.items():
+            before_s = cpu_s(pids.get(side))
+            await reader.run(wish)
+            if number:
+                delays[side] += reader.delays
+                if side in used_s:
+                    used_s[side] += cpu_s(pids[side]) - before_s
+    for reader in readers.values():
+        reader.transport.close()
+    rows = {f"delay of a chunk, {GAP_US} µs apart, µs": medians_us(delays)}
+    if pids:
+        rows["  CPU per chunk, µs"] = {
+            side: used / (rounds * CHUNKS) * 1e6 for side, used in used_s.items()
+        }
+    return rows
+
+
+async def long_prompt(sides, *, rounds):
+    """A prompt of 5 MB: from its first byte to the answer, ms."""
+    callers = {side: await connect(address, Caller) for side, address in sides.items()}
+    wish = request(prompt=b"x" * PROMPT_BYTES)
+    for _ in range(rounds + 1):
+        for caller in callers.values():
+            await caller.run(wish, count=1)
+    for caller in callers.values():
+        caller.transport.close()
+    times = {side: caller.times[1:] for side, caller in callers.items()}
+    return {
+        "a prompt of 5 MB, ms": {
+            side: statistics.median(taken) * 1e3 for side, taken in times.items()
+        }
+    }
+
+
+async def memory(sides, pids, *, requests=MANY, connections=32):
+    """Memory of each side whose pid is known, before, after a tenth and after all *requests*."""
+    rows = {}
+    for side, pid in pids.items():
+        seen = [rss_mb(pid)]
+        callers = await connected(sides[side], Caller, connections)
+        for share in (0.1, 0.9):
+            each = int(requests * share / connections)
+            await asyncio.gather(*(caller.run(request(), count=each) for caller in callers))
+            seen.append(rss_mb(pid))
+        for caller in callers:
+            caller.transport.close()
+        names = ("before", f"after {requests // 10:,} requests", f"after {requests:,}")
+        for name, value in zip(names, seen, strict=True):
+            rows.setdefault(f"memory, {name}, MB", {})[side] = value
+    return rows
+
+
+async def measure(sides, pids, *, scale=1.0):
+    """All of it, as rows by side; *pids* tells whose CPU time and memory to read."""
+    rows = await small(sides, seconds=3 * scale)
+    for connections in (1, 32, 256):
+        rows |= await throughput(
+            sides, pids, connections=connections, rounds=4, block_s=scale * 0.8
+        )
+    for count, rounds in ((1, 40), (16, 8), (128, 2)):
+        rows |= await streams(sides, count=count, rounds=max(int(rounds * scale), 1))
+    rows |= await paced(sides, pids, rounds=max(int(10 * scale), 1))
+    return rows | await long_prompt(sides, rounds=max(int(10 * scale), 2))
+
+
+def with_added(rows):
+    """Each row with what the second side adds to the first, or its share of the first's rate."""
+    for name, values in rows.items():
+        if len(values) < 2:
+            continue
+        direct, through = list(values.values())[:2]
+        rate = name.startswith("requests/s")
+        values["added"] = f"{through / direct:.2f}x" if rate else through - direct
+    return rows
+
+
+def medians_us(found):
+    return {side: statistics.median(values) * 1e6 for side, values in found.items() if values}
+
+
+def cpu_s(pid):
+    """CPU seconds of a process whose work is done by its first thread."""
+    if pid is None:
+        return 0.0
+    exact = Path(f"/proc/{pid}/schedstat")  # nanoseconds; the others count in hundredths
+    if exact.exists():
+        return int(exact.read_text().split()[0]) / 1e9
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
+
+
+def rss_mb(pid):
+    return psutil.Process(pid).memory_info().rss / 1e6
