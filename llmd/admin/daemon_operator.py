@@ -126,7 +126,7 @@ class DaemonOperator:
             yield f"the service holds port {needless}, which the configuration does not name"
 
     def _profile(self, view: ProfileView) -> wire.Profile:
-        entry = self._daemon.catalogue[view.name]
+        entry = self._daemon.catalogue[view.name].at(view.size)
         host = self._daemon.hosting.get(view.host) if view.host is not None else None
         ready = view.state == "ready" and not view.in_flight
         return wire.Profile(
@@ -155,6 +155,7 @@ class DaemonOperator:
             requests=view.requests,
             retry_in_s=round(view.retry_in_s, 1) if view.retry_in_s else None,
             waiting_for=view.waits_for,
+            reduced=view.reduced,
         )
 
     def _spare(self, snapshot: Snapshot) -> wire.Spare | None:

@@ -97,6 +97,8 @@ class Profile(Wire, frozen=True, kw_only=True):
     """A failed profile is not tried again before."""
     waiting_for: str = ""
     """What a waiting profile waits for, for a person."""
+    reduced: str = ""
+    """What is smaller than configured since it died of memory, for a person."""
 
 
 class Spare(Wire, frozen=True, kw_only=True):

@@ -231,6 +231,11 @@ def _remarks(profile: wire.Profile, palette: Palette, width: int) -> Iterator[st
         yield palette.paint(palette.cut(profile.waiting_for, room), "yellow")
     if profile.state == "loading" and profile.progress is not None:
         yield f"{palette.bar(profile.progress, 20, 'yellow')} {profile.progress:4.0%}"
+    if profile.reduced:
+        hint = f"`llmd-ctl unload {profile.name}` and `load {profile.name}` give it its full size"
+        said = f"smaller since it died of memory: {profile.reduced}; {hint}"
+        for line in palette.wrap(said, room, lines=3):
+            yield palette.paint(line, "yellow")
     if profile.state == "failed":
         for line in palette.wrap(profile.last_error or "the load failed", room, lines=3):
             yield palette.paint(line, "red")

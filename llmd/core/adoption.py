@@ -34,6 +34,7 @@ def take_stock(book: Residents) -> Stock:
         hosts=tuple(hosts),
         pins=dict(book.pin_overrides),
         pasts={name: past.past() for name, past in book.histories.items() if not past.blank},
+        reductions=dict(book.reductions),
     )
 
 

@@ -116,6 +116,13 @@ class Allocator:
         self.leave(slot, reason)
         return profile
 
+    def restore(self, profile: str, reason: str) -> None:
+        """Give *profile* its full size again, unless it is loaded or about to be."""
+        if self._book.restore(profile):
+            need_bytes = self._book.profiles[profile].footprint_bytes
+            slot = self._book.of(profile)
+            self._note("profile.restored", slot, profile, reason, need_bytes=need_bytes)
+
     def _stop_drained(self) -> None:
         for slot in self._book:
             held = slot.holds
@@ -124,6 +131,8 @@ class Allocator:
 
     def _expire(self, now: float) -> None:
         rules = self._book.rules
+        for name in [n for n, r in self._book.reductions.items() if r.overdue(now)]:
+            self.restore(name, "it has not died of memory for long")
         for slot in self._book:
             while slot.queue and now - slot.queue[0].arrived_s >= rules.queue_timeout_s:
                 waiter = slot.queue[0]
@@ -296,10 +305,11 @@ class Allocator:
                 idle_ttl_s=residency.idle_ttl_s,
             )  # fmt: skip
             slot.fire(Trigger.START)
-            self._emit(StartHost(slot.holds.host, residency.name, into_spare=usable is not None))
+            into_spare, size = usable is not None, book.size(residency.name)
+            self._emit(StartHost(slot.holds.host, residency.name, into_spare=into_spare, size=size))
             self._note(
                 "load.started", slot, residency.name, "there is room",
-                bytes=residency.footprint_bytes, into_spare=usable is not None,
+                bytes=residency.footprint_bytes, into_spare=into_spare,
                 expected_s=round(book.histories[residency.name].load_s, 2),
             )  # fmt: skip
 

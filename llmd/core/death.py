@@ -32,6 +32,11 @@ class Death:
     words: str
     remedy: str = ""
 
+    @property
+    def of_memory(self) -> bool:
+        """Whether it would live with less of it."""
+        return self.cause in (Cause.GPU_MEMORY, Cause.SYSTEM_MEMORY)
+
 
 _SMALLER: Final = "lower `context`, `parallel` or `prompt_cache` of the profile, or the budget"
 _CRASHES: Final = {

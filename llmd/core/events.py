@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from llmd.core.reduction import Extent, Reduction
 from llmd.errors import LlmdError
 
 
@@ -41,6 +42,10 @@ class Residency:
     """Changes when, and only when, a resident must be replaced to honour the configuration."""
     fault: LlmdError | None = None
     """Why it cannot be loaded at all, known before anybody is evicted for it: no such weights."""
+    extent: Extent | None = None
+    """None where llmd does not know what makes it large."""
+    smaller: tuple["Residency", ...] = ()
+    """The same in smaller sizes, for when it dies of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +133,12 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """What one daemon leaves to the next: its hosts, pins, and the past of its profiles."""
+    """What one daemon leaves to the next: its hosts, pins, and what it knew of its profiles."""
 
     hosts: tuple[Survivor, ...] = ()
     pins: Mapping[str, bool] = field(default_factory=dict)
     pasts: Mapping[str, Past] = field(default_factory=dict)
+    reductions: Mapping[str, Reduction] = field(default_factory=dict)
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -265,11 +271,15 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class StartHost:
-    """Start a host for *profile*, or load it into the spare that is already running as *host*."""
+    """Start a host for *profile*, or load it into the spare that is already running as *host*.
+
+    *size* is 0 for what the configuration says, else which of the smaller sizes, from 1.
+    """
 
     host: HostId
     profile: str
     into_spare: bool = False
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

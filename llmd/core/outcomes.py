@@ -111,13 +111,18 @@ class Outcomes:
         history = self._book.histories[held.profile]
         failure = event.failure
         words = describe(failure) if failure is not None else "it ended by itself"
+        smaller = ""
+        if failure is not None and judge(failure).of_memory:
+            smaller = self._reduce(slot, held, now)
         fields = {
             "port": slot.port, "profile": held.profile, "reason": words,
             "cause": judge(failure).cause if failure is not None else Cause.EXIT,
             "freed_bytes": held.charged_bytes, "in_flight": len(held.in_flight),
         }  # fmt: skip
         self._emit(Note("load.failed" if loading else "host.died", fields))
-        history.last_error = words
+        history.last_error = words + smaller
+        if smaller:
+            return  # those who wait get a smaller one at once; there are few sizes
         if not loading and not history.failures:
             history.failures = 0 if held.served else 1
             return  # those who wait get a fresh host at once; a second time they do not
@@ -126,6 +131,23 @@ class Outcomes:
         error = history.failed(now, held.profile, failure)
         for waiter in [w for w in slot.queue if (w.profile or held.profile) == held.profile]:
             self._refuse(slot, waiter, error)
+
+    def _reduce(self, slot: Slot, held: Resident, now: float) -> str:
+        """It died of memory: the next one is smaller. Returns what to say of that."""
+        book, profile = self._book, held.profile
+        residency = book.profiles.get(profile)
+        if residency is None or residency.fingerprint != held.fingerprint:
+            return ""  # its configuration has changed since
+        change = book.reduce(profile, now)
+        if not change:
+            return ""
+        fields = {
+            "port": slot.port, "profile": profile, "reason": "it died of memory",
+            "change": change, "was_bytes": residency.footprint_bytes,
+            "need_bytes": book.profiles[profile].footprint_bytes,
+        }  # fmt: skip
+        self._emit(Note("profile.reduced", fields))
+        return f"; it is started smaller from now on: {change}"
 
     def measured(self, event: MemoryMeasured) -> bool:
         """Charge what is measured when it is more; True when that changes anything."""

@@ -31,7 +31,9 @@ class Reload:
     def replace(self, event: ConfigReplaced, now: float) -> None:
         """Put the rules and profiles of *event* in place of those before."""
         book = self._book
-        old, book.profiles = book.profiles, {r.name: r for r in event.profiles}
+        old = book.profiles
+        book.reductions.update(event.left.reductions)
+        book.configure(event.profiles)
         book.rules = event.rules
         book.names = {alias: r.name for r in event.profiles for alias in r.aliases}
         book.names.update((r.name, r.name) for r in event.profiles)

@@ -1,11 +1,12 @@
 """The book: rules, profiles, slots, the warm spare, and the sums that the budget bounds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from llmd.core.events import HostId, Residency, Rules
 from llmd.core.history import History
+from llmd.core.reduction import Reduction, describe_reduction
 from llmd.core.slot import Resident, Slot, SlotState
 
 
@@ -30,6 +31,8 @@ class Residents:
     def __init__(self) -> None:
         self.rules = Rules(budget_bytes=0)
         self.profiles: dict[str, Residency] = {}
+        """As they would be started now: smaller than configured after a death of memory."""
+        self.reductions: dict[str, Reduction] = {}
         self.names: dict[str, str] = {}
         """Profile by name and alias."""
         self.slots: dict[int, Slot] = {}
@@ -38,11 +41,24 @@ class Residents:
         """What administrators said since the start; it outranks the configuration."""
         self.histories: dict[str, History] = {}
         self.peak_bytes = 0
+        self._configured: dict[str, Residency] = {}
         self._last_host: HostId = 0
         self._last_promise = 0
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(self.slots.values())
+
+    def configure(self, profiles: Iterable[Residency]) -> None:
+        """Put *profiles* in place of those before; one that changed gets its full size."""
+        self._configured = {residency.name: residency for residency in profiles}
+        self.reductions = {
+            name: reduction
+            for name, reduction in self.reductions.items()
+            if (full := self._configured.get(name)) is not None
+            and full.fingerprint == reduction.fingerprint
+            and 0 < reduction.size <= len(full.smaller)
+        }
+        self.profiles = {name: self._sized(name) for name in self._configured}
 
     def of(self, profile: str) -> Slot:
         """The slot of *profile*."""
@@ -54,6 +70,46 @@ class Residents:
             if slot.holds is not None and slot.holds.host == host:
                 return slot, slot.holds
         return None
+
+    # --- sizes ----------------------------------------------------------------------------------
+
+    def size(self, profile: str) -> int:
+        """Which of its sizes *profile* would be started in: 0 is the full one."""
+        reduction = self.reductions.get(profile)
+        return 0 if reduction is None else reduction.size
+
+    def reduce(self, profile: str, now: float) -> str:
+        """Give *profile* its next smaller size; what that is, or nothing when it has none.
+
+        Only of one at rest: what is promised or charged must not change behind its back.
+        """
+        full, before = self._configured[profile], self.size(profile)
+        if not full.smaller:
+            return ""
+        size = min(before + 1, len(full.smaller))
+        self.reductions[profile] = Reduction(size, now, full.fingerprint)
+        self.profiles[profile] = self._sized(profile)
+        return self.reduced(profile) if size > before else ""
+
+    def restore(self, profile: str) -> bool:
+        """Give *profile* its full size again if it is at rest; whether that changed anything."""
+        slot = self.of(profile)
+        held = slot.holds is not None and slot.holds.profile == profile
+        if slot.wants == profile or held or self.reductions.pop(profile, None) is None:
+            return False
+        self.profiles[profile] = self._configured[profile]
+        return True
+
+    def reduced(self, profile: str) -> str:
+        """What is smaller of *profile* than configured, for people; empty when nothing is."""
+        full, now = self._configured[profile].extent, self.profiles[profile].extent
+        return describe_reduction(full, now) if full is not None and now is not None else ""
+
+    def _sized(self, profile: str) -> Residency:
+        full, size = self._configured[profile], self.size(profile)
+        return full.smaller[size - 1] if size else full
+
+    # --- choices --------------------------------------------------------------------------------
 
     def pinned(self, profile: str) -> bool:
         """Is *profile* never to be evicted or replaced?"""
@@ -70,6 +126,8 @@ class Residents:
         if held is not None and not held.must_stop and any(r.name == held.profile for r in here):
             return held.profile
         return next((r.name for r in here if r.default), here[0].name)
+
+    # --- sums -----------------------------------------------------------------------------------
 
     def held_bytes(self) -> int:
         """What everything that lives is charged."""

@@ -241,6 +241,7 @@ class Scheduler:
             return
         history = self._book.histories[event.profile]
         history.retry_at_s = now  # whoever asks by hand may have mended it
+        self._allocator.restore(event.profile, "asked for by an administrator")
         slot.queue.append(Waiter(event.ticket, event.profile, now, command=True, ttl_s=event.ttl_s))
         self._where[event.ticket] = slot
 

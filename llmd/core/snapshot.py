@@ -30,6 +30,10 @@ class ProfileView:
     last_error: str | None
     idle_ttl_s: float
     waits_for: str
+    size: int
+    """0 when it is as configured, else which of its smaller sizes."""
+    reduced: str
+    """What is smaller, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,8 @@ def _profile(book: Residents, name: str, now: float) -> ProfileView:
         last_error=history.last_error or fault,
         idle_ttl_s=held.idle_ttl_s if held is not None else residency.idle_ttl_s,
         waits_for=_waits_for(book, slot, name) if state == SlotState.WAITING else "",
+        size=book.size(name),
+        reduced=book.reduced(name),
     )
 
 

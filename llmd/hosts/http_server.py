@@ -26,7 +26,12 @@ def serve(listener: socket.socket, handle: Callable[[socket.socket], None]) -> N
 
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=converse, args=(connection,), name="http", daemon=True).start()
+        thread = threading.Thread(target=converse, args=(connection,), name="http", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no memory for one more; there may be some again later
+            log.error("connection refused: %s", error)
+            connection.close()
 
 
 class HangupWatcher:

@@ -11,11 +11,12 @@ from llmd.runtime.catalogue import Entry
 
 def card_of(entry: Entry, view: ProfileView | None, *, since_s: int) -> ModelCard:
     """The card of one profile; *view* is None while the scheduler does not know it."""
+    sized = entry if view is None else entry.at(view.size)
     profile, shape = entry.profile, entry.shape
     return ModelCard(
         name=profile.name,
         state="unloaded" if view is None else view.state,
-        context=entry.context,
+        context=sized.context,
         aliases=profile.aliases,
         capabilities=capabilities_of(entry),
         since_s=since_s,

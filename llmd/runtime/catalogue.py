@@ -23,6 +23,7 @@ from llmd.core.footprint import (
     prefill_tokens,
     spare_bytes,
 )
+from llmd.core.reduction import Extent, smaller_sizes
 from llmd.engines import (
     Installed,
     Materials,
@@ -36,7 +37,7 @@ from llmd.hosts.protocol import Launch
 from llmd.proxy.gate import BodyEdits, Upstream
 from llmd.runtime.learned import Learned
 from llmd.runtime.memory import gpu_limit, machine_memory
-from llmd.weights.located import locate_all
+from llmd.weights.located import Located, locate_all
 from llmd.weights.sizing import PLATFORM
 
 
@@ -52,6 +53,7 @@ class Entry:
         footprint: The estimate by cause; None when the profile's `memory` decides.
         mapped_files: Weights that the host maps rather than reads.
         mark: Under which name its high-water mark is learned; None when it is not.
+        smaller: The same in smaller sizes, for when it dies of memory.
     """
 
     profile: Profile
@@ -63,6 +65,16 @@ class Entry:
     footprint: Footprint | None = None
     mapped_files: tuple[Path, ...] = ()
     mark: str | None = None
+    smaller: tuple["Entry", ...] = ()
+
+    def at(self, size: int) -> "Entry":
+        """The entry of one of its sizes: 0 is the full one."""
+        return self.smaller[size - 1] if size else self
+
+    def like(self, fingerprint: str) -> "Entry | None":
+        """Its size that a host with *fingerprint* honours, if any."""
+        sizes = (self, *self.smaller)
+        return next((e for e in sizes if e.residency.fingerprint == fingerprint), None)
 
     @property
     def launch(self) -> Launch | None:
@@ -174,7 +186,27 @@ def _local(
     profile: MlxProfile | LlamaProfile, config: Config, installed: Installed, learned: Learned
 ) -> Entry:
     found = locate_all(profile, models_dirs=config.models_dirs, config_dir=Path.cwd())
-    use = found.use()
+    stamps = tuple(
+        Stamp(str(file), status.st_size, status.st_mtime_ns)
+        for file in found.files
+        for status in [file.stat()]
+    )
+    full = _sized(found, stamps, installed, learned)
+    extent = full.residency.extent
+    if extent is None:
+        return full
+    smaller = tuple(
+        _sized(found.at(size), stamps, installed, learned) for size in smaller_sizes(extent)
+    )
+    residency = replace(full.residency, smaller=tuple(entry.residency for entry in smaller))
+    return replace(full, residency=residency, smaller=smaller)
+
+
+def _sized(
+    found: Located, stamps: tuple[Stamp, ...], installed: Installed, learned: Learned
+) -> Entry:
+    """What was found, run the way that its profile says."""
+    profile, use = found.profile, found.use()
     context, footprint = use.context, use.footprint()
     adapters = None
     if isinstance(profile, MlxProfile) and profile.adapters is not None:
@@ -186,18 +218,17 @@ def _local(
         prefill_tokens=prefill_tokens(
             found.shape, context_tokens=context, sequences=profile.parallel, platform=PLATFORM
         ),
-        stamps=tuple(
-            Stamp(str(file), status.st_size, status.st_mtime_ns)
-            for file in found.files
-            for status in [file.stat()]
-        ),
+        stamps=stamps,
     )  # fmt: skip
     recipe = recipe_for(profile, materials)
     mark = f"{recipe.fingerprint}-{PLATFORM}"
     charged_bytes = profile.memory or learned.footprint(mark, footprint)
     return Entry(
         profile,
-        _residency(profile, charged_bytes, recipe),
+        replace(
+            _residency(profile, charged_bytes, recipe),
+            extent=Extent(footprint.prompt_cache_bytes, profile.parallel, context),
+        ),
         recipe,
         context=context,
         shape=found.shape,

@@ -266,7 +266,7 @@ class Daemon:
             case WakeAt():
                 self._wake_at(effect.when_s)
             case StartHost():
-                self.hosting.start(effect, self.catalogue[effect.profile])
+                self.hosting.start(effect, self.catalogue[effect.profile].at(effect.size))
             case StartSpare():
                 self.hosting.start_spare(effect)
             case AdoptHost():

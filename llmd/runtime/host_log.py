@@ -12,6 +12,9 @@ LOG_MAX_BYTES: Final = 4 * 2**20
 TAIL_BYTES: Final = 64 * 1024
 """As much of the end as is ever looked at, and as stays in a log that is shortened."""
 
+_DUMP: Final = "Fatal Python error: "
+"""How faulthandler begins to show the stacks of a process that crashes, its last words."""
+
 _CHUNK_BYTES: Final = 2**20
 _CATCH_UP: Final = 64
 """Reads that may find more before a writer that does not pause for breath is cut off."""
@@ -121,7 +124,10 @@ def keep_end(path: Path, keep_bytes: int) -> int:
 
 
 def last_lines(path: Path, lines: int, *, begins_at: int = 0) -> tuple[str, ...]:
-    """The last *lines* that are not blank, of what was written from the byte *begins_at* on."""
+    """The last *lines* that are not blank, of what was written from the byte *begins_at* on.
+
+    Of a crash's dump of all stacks only its first line counts: what was printed before tells why.
+    """
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
@@ -129,7 +135,9 @@ def last_lines(path: Path, lines: int, *, begins_at: int = 0) -> tuple[str, ...]
             text = file.read().decode(errors="replace")
     except OSError:
         return ()
-    return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-lines:]
+    said = [line.rstrip() for line in text.splitlines() if line.strip()]
+    dump = next((n for n, line in enumerate(said) if line.startswith(_DUMP)), len(said))
+    return tuple(said[: dump + 1][-lines:])
 
 
 def _copy_range(path: Path, begin: int, end: int, to: Path) -> None:

@@ -21,6 +21,7 @@ import structlog
 
 from llmd.config.replace import replace_file
 from llmd.core.events import Past, Stock, Survivor
+from llmd.core.reduction import Reduction
 from llmd.platform.identity import arguments, boot_id, started
 from llmd.platform.spawn import Child, adopt
 from llmd.runtime.host_process import is_host_of, sockets_of
@@ -56,6 +57,7 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[Record, ...]
     pins: dict[str, bool]
     pasts: dict[str, Past]
+    reductions: dict[str, Reduction] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Ledger:
             ports.add(port)
             records[record.instance] = record
         survivors = tuple(replace(r.known, key=r.instance) for r in records.values())
-        return Found(records, Stock(survivors, page.pins, page.pasts))
+        return Found(records, Stock(survivors, page.pins, page.pasts, page.reductions))
 
     def _parse(self, raw: bytes) -> _Page:
         page = msgspec.json.decode(raw, type=_Page)  # its errors are ValueErrors
@@ -127,6 +129,7 @@ class Ledger:
             hosts=records,
             pins=dict(stock.pins),
             pasts=dict(stock.pasts),
+            reductions=dict(stock.reductions),
         )
         content = msgspec.json.encode(page)
         if content == self._written:

@@ -56,8 +56,9 @@ class Succession:
         """Begin to take over one host of those that were left."""
         record = self._found.pop(effect.key)
         entry = catalogue.entries.get(effect.profile or "")
-        if entry is not None and entry.residency.fingerprint != record.known.fingerprint:
-            entry = None  # what it holds says nothing about the profile as it is now
+        if entry is not None:
+            # What it holds may say nothing about the profile as it is now.
+            entry = entry.like(record.known.fingerprint)
         self._hosting.adopt(effect, record, entry)
 
     async def heard(self) -> None:

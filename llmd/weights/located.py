@@ -1,10 +1,11 @@
 """All the files that a profile names, found on this machine, and what running them takes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmd.config.models import LlamaProfile, MlxProfile
+from llmd.core.reduction import Extent
 from llmd.core.shape import ModelShape
 from llmd.weights.locate import locate
 from llmd.weights.projector import locate_projector
@@ -42,6 +43,15 @@ class Located:
     def files(self) -> tuple[Path, ...]:
         """All that a load reads."""
         return self.weights if self.projector is None else (*self.weights, self.projector)
+
+    def at(self, size: Extent) -> "Located":
+        """The same, run in another *size*."""
+        changes = {
+            "prompt_cache": size.prompt_cache_bytes,
+            "parallel": size.sequences,
+            "context": size.context_tokens,
+        }
+        return replace(self, profile=self.profile.model_copy(update=changes))
 
     def use(self) -> Use:
         """How the profile runs it."""

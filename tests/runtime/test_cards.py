@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from llmd.config.models import LlamaProfile, MlxProfile, RemoteProfile
+from llmd.core.events import Residency
 from llmd.runtime.cards import capabilities_of, card_of
+from llmd.runtime.catalogue import Entry
 
 
 ALL = ("tools", "reasoning")
@@ -19,7 +21,7 @@ def entry(kind, abilities=ALL, **fields):
             abilities=abilities, format="gguf", architecture="qwen3", quantization="Q4_K_M",
             parameters=8_000_000_000, weights_bytes=5,
         )  # fmt: skip
-    return SimpleNamespace(profile=profile, shape=shape, context=4096)
+    return Entry(profile, Residency("p", 8081, 0), shape=shape, context=4096)
 
 
 def llama(*args, abilities=ALL):
@@ -55,6 +57,6 @@ def test_card_of_a_profile_that_is_not_loaded_tells_what_its_weights_say():
 
 
 def test_card_of_a_resident_tells_its_bytes_and_when_it_goes():
-    view = SimpleNamespace(state="ready", charged_bytes=9, idle_ttl_s=60.0, idle_s=20.0)
+    view = SimpleNamespace(state="ready", charged_bytes=9, idle_ttl_s=60.0, idle_s=20.0, size=0)
     card = card_of(llama(), view, since_s=7)
     assert (card.state, card.held_bytes, card.idle_out_s) == ("ready", 9, 40.0)

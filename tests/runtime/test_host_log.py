@@ -173,6 +173,18 @@ def test_log_that_had_grown_beyond_all_bounds_is_cut_when_it_is_moved_away(log):
     assert last_lines(older(log), 1) == ("the end",)
 
 
+def test_last_words_of_a_crash_are_what_it_said_before_it_dumped_its_stacks(start, log):
+    """Else a dump of thirty lines hides what tells a lack of memory from any other crash."""
+    crash = (
+        "import faulthandler, os, sys; faulthandler.enable(); "
+        "print('no memory left', file=sys.stderr, flush=True); os.abort()"
+    )
+    start(crash)
+    wait_until(lambda: log.exists() and "most recent call first" in log.read_text())
+    assert last_lines(log, 20) == ("no memory left", "Fatal Python error: Aborted")
+    assert last_lines(log, 1) == ("Fatal Python error: Aborted",)
+
+
 def test_last_words_are_those_of_this_run_after_the_log_was_shortened(start, log):
     log.write_text("an earlier run\n" * (LOG_MAX_BYTES // 15))
     ours = HostLog.begin(log)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmd.core.events import Past, Stock, Survivor
+from llmd.core.reduction import Reduction
 from llmd.platform.identity import arguments, started
 from llmd.platform.spawn import spawn
 from llmd.runtime import ledger as module
@@ -53,10 +54,12 @@ def test_what_is_written_is_found_again(ledger, process):
     first, second = process("i1"), process("i2")
     records = (record(first, "i1"), record(second, "i2", port=0, profile=None))
     pasts = {"a": Past(1.5, loads=3, requests=9, weight=2.0, weighed_s=7.0)}
-    ledger.write(records, Stock(pins={"a": True}, pasts=pasts))
+    reductions = {"a": Reduction(2, 7.0, "f")}
+    ledger.write(records, Stock(pins={"a": True}, pasts=pasts, reductions=reductions))
     found = Ledger(ledger.path).read()
     assert found.records == {"i1": records[0], "i2": records[1]}
-    assert found.stock == Stock((records[0].known, records[1].known), {"a": True}, pasts)
+    known = (records[0].known, records[1].known)
+    assert found.stock == Stock(known, {"a": True}, pasts, reductions)
 
 
 def test_file_is_private_and_written_only_when_something_changed(ledger, process):

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from llmd.core.events import AdoptHost, Stock, Survivor
+from llmd.core.events import AdoptHost, Residency, Stock, Survivor
 from llmd.runtime import succession as module
+from llmd.runtime.catalogue import Entry
 from llmd.runtime.ledger import Found, Record
 from llmd.runtime.succession import Succession
 
@@ -52,7 +53,7 @@ def no_strays(monkeypatch):
 
 
 def entry(fingerprint):
-    return SimpleNamespace(residency=SimpleNamespace(fingerprint=fingerprint))
+    return Entry(None, Residency("a", 8081, 0, fingerprint=fingerprint))
 
 
 @pytest.mark.parametrize(("fingerprint", "kept"), [("f", True), ("another", False)])

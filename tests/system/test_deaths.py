@@ -3,8 +3,10 @@
 import concurrent.futures
 import json
 import os
+import resource
 import signal
 
+import psutil
 import pytest
 
 from tests.system.conftest import demo_config, running
@@ -52,3 +54,47 @@ def test_death_in_mid_answer_is_told_by_its_kind(llmd, profile, number, words, c
     assert words in llmd.profile(profile)["last_error"]
     died = json.loads(llmd.ctl("--json", "events").stdout)
     assert f'"cause": "{cause}"' in json.dumps(died)
+
+
+METAL = "[METAL] Command buffer execution failed: Insufficient Memory"
+"""What Metal prints before it aborts; no MLX on a CPU says it."""
+
+
+def starve(llmd, profile):
+    """Let the host of *profile* die of memory as far as this machine can."""
+    host = llmd.profile(profile)["host_pid"]
+    if profile == "code":
+        with (llmd.directory / "log" / "code.log").open("a") as log:
+            log.write(f"libc++abi: terminating due to uncaught exception: {METAL}\n")
+        os.kill(host, signal.SIGABRT)
+    else:
+        # Not one page more than it has now: real code meets a real refusal.
+        resource.prlimit(host, resource.RLIMIT_AS, (psutil.Process(host).memory_info().vms,) * 2)
+
+
+@pytest.mark.parametrize(
+    ("profile", "change"),
+    [
+        ("code", "prompt cache 32 MiB instead of 128 MiB"),
+        ("reason", "prompt cache 16 MiB instead of 64 MiB"),
+    ],
+)
+def test_profile_that_died_of_memory_goes_on_smaller_and_says_so(llmd, profile, change):
+    port = llmd.ports_of[profile]
+    assert llmd.ctl("load", profile).returncode == 0
+    full = llmd.profile(profile)
+    starve(llmd, profile)
+    request(port, body=ASKED)  # may be the one that it dies of
+    assert b"[DONE]" in request(port, body=ASKED)[2]
+
+    now = llmd.profile(profile)
+    assert now["reduced"] == change
+    assert full["footprint_bytes"] - now["footprint_bytes"] >= 48 * 2**20
+    assert "started smaller from now on" in now["last_error"]
+    assert "smaller since it died of memory" in llmd.ctl("status").stdout
+    assert '"profile.reduced"' in json.dumps(json.loads(llmd.ctl("--json", "events").stdout))
+
+    llmd.ctl("unload", profile)
+    assert llmd.ctl("load", profile).returncode == 0
+    again = llmd.profile(profile)
+    assert (again["reduced"], again["footprint_bytes"]) == ("", full["footprint_bytes"])
