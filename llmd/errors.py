@@ -9,9 +9,6 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 
-GIB = 2**30
-
-
 def describe_bytes(count: int) -> str:
     """*count* bytes as people read them: `1.5 GiB`, `640 MiB`, `12 KiB`."""
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

@@ -69,8 +69,3 @@ class ModelShape:
     chat_template: bool = False
     abilities: tuple[str, ...] = ()
     matrix_bytes: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def n_layers(self) -> int:
-        """How many layers it has."""
-        return len(self.layers)
