@@ -68,8 +68,8 @@ STATES ?= 300000
 explore: $(READY)  ## every state of small worlds around the scheduler, up to STATES=300000 each
 	LLMD_EXPLORE_STATES=$(STATES) $(BIN)/python -m pytest -s tests/core/test_exploration.py
 
-bench: $(DEMO)  ## measure, or ONLY="idle swap"; tables and build/bench/*.json
-	$(BIN)/python -m tests.bench $(ONLY)
+bench: $(DEMO)  ## measure, or ONLY="idle swap", idle for SECONDS=600; build/bench/*.json
+	LLMD_BENCH_SECONDS=$(SECONDS) $(BIN)/python -m tests.bench $(ONLY)
 
 clean:  ## remove what the other targets made
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

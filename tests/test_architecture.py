@@ -114,17 +114,7 @@ DAEMON_MAY_IMPORT = {
     *{"llmd", "pydantic", "pydantic_core", "yaml", "uvloop", "httptools", "psutil", "structlog"},
     *{"msgspec", "aiohttp", "click", "platformdirs"},
     # What these bring along.
-    *{
-        "aiohappyeyeballs",
-        "aiosignal",
-        "annotated_types",
-        "attr",
-        "attrs",
-        "backports",
-        "cython_runtime",
-        "frozenlist",
-        "idna",
-    },
+    *{"aiosignal", "annotated_types", "attr", "backports", "cython_runtime", "frozenlist", "idna"},
     *{"multidict", "propcache", "typing_extensions", "typing_inspection", "yarl"},
 }
 
@@ -145,6 +135,7 @@ def test_daemon_imports_only_what_is_listed():
     assert "aiohttp" in found
     assert found - {"rich"} <= DAEMON_MAY_IMPORT
     assert not any(name.startswith("rich.") for name in done.stdout.split())
+    assert not {"aiohttp.client", "aiohttp.connector"} & set(done.stdout.split())
 
 
 def test_only_one_module_starts_processes():

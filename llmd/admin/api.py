@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
-from aiohttp import web
 
 from llmd.admin import wire
 from llmd.admin.failures import error_body
 from llmd.admin.names import find_profile
 from llmd.admin.operator import Operator
+from llmd.admin.web import web
 from llmd.errors import InvalidRequestError, TooLargeError
 
 

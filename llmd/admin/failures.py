@@ -7,11 +7,10 @@ from typing import Final
 
 import msgspec
 import structlog
-from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from llmd.admin import wire
 from llmd.admin.peer import peer_uid
+from llmd.admin.web import Handler, Middleware, web
 from llmd.errors import ForbiddenOriginError, InvalidRequestError, LlmdError, UnauthorizedError
 
 

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from aiohttp import web
-
 import llmd
 from llmd.admin import wire
 from llmd.admin.api import MAX_BODY_BYTES, AdminApi
 from llmd.admin.failures import guard, render_failures, request_id
 from llmd.admin.operator import Operator
 from llmd.admin.socket import BACKLOG, ControlSocket
+from llmd.admin.web import web
 from llmd.errors import ShuttingDownError
 
 

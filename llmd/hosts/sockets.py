@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 
-_BACKLOG: Final = 128
+_BACKLOG: Final = 512
+"""More than `parallel` may be: Linux refuses whoever connects to a Unix socket beyond it."""
 
 
 def listen(path: Path) -> socket.socket:

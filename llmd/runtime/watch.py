@@ -19,6 +19,8 @@ from llmd.runtime.memory import pressure
 
 ROUND_S: Final = 2.0
 """Half a wake-up per second."""
+MEASURE_IDLE_S: Final = 10.0
+"""Between measurements while nobody is served: each walks through all processes of the machine."""
 PRESSURE_PAUSE_S: Final = 10.0
 """Between reactions to memory pressure: freed memory takes time to be seen."""
 
@@ -61,6 +63,7 @@ class Watch:
         self._pressure = pressure
         self._keep_awake = KeepAwake() if keep_awake is None else keep_awake
         self._now = now
+        self._measured_s = -inf
         self._relieved_s = -inf
         self._stamp = stamp(config_file)
 
@@ -79,16 +82,17 @@ class Watch:
         daemon = self._daemon
         self._beat()
         daemon.dispatch(Ticked())  # on Linux timers stand still during sleep; see `clock.Naps`
+        busy = any(port.in_flight or port.queued for port in daemon.snapshot().ports)
+        if busy or self._now() >= self._measured_s + MEASURE_IDLE_S:
+            self._measured_s = self._now()
+            for host in daemon.hosting:
+                daemon.hosting.measure(host)
         for host in daemon.hosting:
-            daemon.hosting.measure(host)
             if host.process is not None:
                 host.process.log.shorten()
         shorten_log(daemon.log_dir / SERVICE_LOG)
         self._relieve()
-        busy = daemon.config.keep_awake and any(
-            port.in_flight or port.queued for port in daemon.snapshot().ports
-        )
-        self._keep_awake.mind(busy=busy)
+        self._keep_awake.mind(busy=busy and daemon.config.keep_awake)
         daemon.record()
         await self._follow_file()
 

@@ -11,6 +11,7 @@ TABLES = {
     "data_plane": "The data plane alone, against an instant engine",
     "whole_daemon": "The whole daemon, against an instant engine",
     "swap": "From a request to the first token, on a cold port",
+    "idle": "Three residents and no requests",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from llmd.core.events import PressureRose, Ticked
 from llmd.runtime import watch as watching
 from llmd.runtime.host_log import LOG_MAX_BYTES, TAIL_BYTES, older
-from llmd.runtime.watch import PRESSURE_PAUSE_S, SERVICE_LOG, Watch
+from llmd.runtime.watch import MEASURE_IDLE_S, PRESSURE_PAUSE_S, SERVICE_LOG, Watch
 
 
 class FakeHosting(list):
@@ -116,6 +116,22 @@ async def test_hosts_are_measured_and_their_logs_kept_short(world):
     await world.look()
     assert world.daemon.hosting.measured == [loaded, remote]
     assert shortened == [1]
+
+
+async def test_idle_hosts_are_measured_less_often_than_busy_ones(world):
+    world.daemon.hosting.append(SimpleNamespace(process=None))
+    measured = world.daemon.hosting.measured
+    await world.look()
+    world.now += MEASURE_IDLE_S - 1
+    await world.look()
+    assert len(measured) == 1
+    world.daemon.port.in_flight = 1
+    await world.look()
+    assert len(measured) == 2
+    world.daemon.port.in_flight = 0
+    world.now += MEASURE_IDLE_S
+    await world.look()
+    assert len(measured) == 3
 
 
 async def test_what_the_service_prints_is_kept_short(world):
