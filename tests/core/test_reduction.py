@@ -171,7 +171,7 @@ def test_day_without_such_a_death_gives_the_size_back_once_it_is_unloaded(world)
     world.ask(8081)  # so that it stays all the time
     world.now += REDUCED_S
     world.send(e.Ticked())
-    assert code(world).charged_bytes == 6
+    assert (code(world).charged_bytes, code(world).size) == (6, 1)
     world.gone("code", CRASH)
     assert loaded(world).charged_bytes == 10
 

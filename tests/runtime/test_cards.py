@@ -1,5 +1,6 @@
 """What clients are told that a profile can do."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -60,3 +61,10 @@ def test_card_of_a_resident_tells_its_bytes_and_when_it_goes():
     view = SimpleNamespace(state="ready", charged_bytes=9, idle_ttl_s=60.0, idle_s=20.0, size=0)
     card = card_of(llama(), view, since_s=7)
     assert (card.state, card.held_bytes, card.idle_out_s) == ("ready", 9, 40.0)
+
+
+def test_card_of_a_profile_that_is_started_smaller_tells_the_context_it_has():
+    given = llama()
+    given = replace(given, smaller=(replace(given, context=2048),))
+    view = SimpleNamespace(state="ready", charged_bytes=9, idle_ttl_s=60.0, idle_s=20.0, size=1)
+    assert card_of(given, view, since_s=7).context == 2048

@@ -1,6 +1,7 @@
 """What one daemon leaves to the next, joined from the ledger, the hosts and the scheduler."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,6 +66,15 @@ async def test_host_of_a_changed_profile_says_nothing_about_the_profile(fingerpr
     known = entry(fingerprint)
     follower.adopt(AdoptHost(7, "i1", "a"), SimpleNamespace(entries={"a": known}))
     assert hosting.adopted == [(7, "i1", known if kept else None)]
+
+
+async def test_host_in_a_smaller_size_is_taken_over_as_that():
+    hosting = FakeHosting()
+    follower = Succession(FakeLedger(), owner=Path("/s"), hosting=hosting, scheduler=None)
+    await follower.inherit()
+    known = replace(entry("whole"), smaller=(entry("less"), entry("f")))
+    follower.adopt(AdoptHost(7, "i1", "a"), SimpleNamespace(entries={"a": known}))
+    assert hosting.adopted == [(7, "i1", known.smaller[1])]
 
 
 def test_hosts_are_written_down_under_their_instance_and_kind_without_those_that_only_start():

@@ -94,6 +94,11 @@ def test_profile_that_died_of_memory_goes_on_smaller_and_says_so(llmd, profile, 
     assert "smaller since it died of memory" in llmd.ctl("status").stdout
     assert '"profile.reduced"' in json.dumps(json.loads(llmd.ctl("--json", "events").stdout))
 
+    assert llmd.ctl("restart").returncode == 0
+    after = llmd.profile(profile)
+    assert after["host_pid"] == now["host_pid"], "it runs in the size that the next daemon expects"
+    assert after["reduced"] == change
+
     llmd.ctl("unload", profile)
     assert llmd.ctl("load", profile).returncode == 0
     again = llmd.profile(profile)
