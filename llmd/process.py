@@ -23,7 +23,7 @@ from llmd.platform import service as manager
 from llmd.platform.activation import port_name
 from llmd.platform.notify import Notifier
 from llmd.platform.run import run
-from llmd.runtime.access import load_with_keys
+from llmd.runtime.config_file import ConfigFile
 from llmd.runtime.daemon import Daemon
 from llmd.runtime.departure import Way
 from llmd.runtime.handover import Handover
@@ -44,7 +44,6 @@ log = structlog.get_logger("llmd")
 class Places:
     """Where this daemon's files are."""
 
-    config_file: Path
     log_dir: Path
     state_dir: Path
 
@@ -55,19 +54,25 @@ class DaemonProcess:
     def __init__(
         self,
         config: Config,
+        config_file: ConfigFile,
         places: Places,
         control: ControlSocket,
         lines: LineLog,
         left: Handover,
         notifier: Notifier,
     ) -> None:
-        """Keep the parts; `run` joins them. *left* is what was open before this image."""
+        """Keep the parts; `run` joins them.
+
+        *config* is what *config_file* began with, *left* what was open before this image.
+        """
         self._config = config
+        self._config_file = config_file
         self._places = places
         self._control = control
         self._lines = lines
         self._left = left
         self._notifier = notifier
+        self._checked: str | None = None
         self._daemon: Daemon
         self._operator: DaemonOperator
 
@@ -91,7 +96,7 @@ class DaemonProcess:
         )
         self._operator = DaemonOperator(
             daemon,
-            config_path=self._places.config_file,
+            config_file=self._config_file,
             socket_path=self._control.path,
             lines=self._lines,
             reload=self._reload,
@@ -111,6 +116,7 @@ class DaemonProcess:
                 standing=daemon.departure.standing, managed=daemon.ports.managed,
                 admin=admin, lock=lock, admin_managed=self._control.managed,
                 manager=self._left.manager, restarts=self._left.restarts + 1,
+                config=self._checked,
             )  # fmt: skip
 
     def _on_signals(self) -> None:
@@ -144,6 +150,9 @@ class DaemonProcess:
         daemon = self._daemon
         await door.enter_async_context(AdminServer(self._operator, self._control))
         daemon.spawn_task(self._watch())
+        daemon.spawn_task(self._config_file.keep())
+        if self._config_file.fault is not None:
+            self._refused(self._config_file.fault)
         if daemon.learned.warning is not None:
             log.warning("footprints.unreadable", reason=daemon.learned.warning)
         gc.collect()
@@ -152,7 +161,7 @@ class DaemonProcess:
         log.info(
             "daemon.started",
             version=llmd.__version__,
-            config=str(self._places.config_file),
+            config=str(self._config_file.path),
             socket=str(self._control.path),
             budget_bytes=daemon.catalogue.rules.budget_bytes,
             manager=self._left.manager,
@@ -163,7 +172,7 @@ class DaemonProcess:
 
     async def _watch(self) -> None:
         watch = Watch(
-            self._daemon, self._places.config_file, self._reload_quietly,
+            self._daemon, self._config_file, self._reload_quietly,
             beat=self._notifier.watchdog, beat_s=self._notifier.watchdog_s,
         )  # fmt: skip
         watching = self._daemon.spawn_task(watch.run())
@@ -178,24 +187,32 @@ class DaemonProcess:
         Raises:
             RestartRefusedError: It cannot; nothing was changed.
         """
-        ran = await asyncio.to_thread(
-            run, [sys.executable, *sys.orig_argv[1:], "--check"], timeout_s=CHECK_S
-        )
+        self._checked = await self._config_file.text_that_passes(self._check)
+        self._daemon.depart("restart")
+        return wire.RestartReport(restarts=self._left.restarts)
+
+    def _check(self) -> None:
+        """Start the next image, of whatever version it is by now, as far as its configuration."""
+        ran = run([sys.executable, *sys.orig_argv[1:], "--check"], timeout_s=CHECK_S)
         if not ran.ok:
             words = " / ".join(ran.output.strip().splitlines()[-3:])
             raise RestartRefusedError(
                 f"llmd would not start again: {words or 'it said nothing'}",
                 remedy="mend that first; the running daemon goes on as it was",
             )
-        self._daemon.depart("restart")
-        return wire.RestartReport(restarts=self._left.restarts)
 
     async def _reload_quietly(self) -> None:
-        """Reload on a signal or a changed file: what is wrong with it goes to the log."""
+        """Reload on a signal or a changed file: nobody waits to hear what is wrong with it."""
         try:
             await self._reload()
+        except ConfigError:
+            return  # the log and the status say so already
         except LlmdError as error:
-            log.error("config.refused", reason=error.message, remedy=error.remedy)
+            log.error("config.applied_in_part", reason=error.message, remedy=error.remedy)
+
+    def _refused(self, reason: str, remedy: str = "") -> None:
+        log.error("config.refused", reason=reason, remedy=remedy)
+        self._daemon.events.record("config.refused", {"reason": reason})
 
     async def _reload(self) -> wire.ReloadReport:
         """Read the file again and apply the difference.
@@ -205,11 +222,11 @@ class DaemonProcess:
                 mended.
         """
         try:
-            config = await asyncio.to_thread(load_with_keys, self._places.config_file)
+            config = await self._config_file.read()
         except ConfigError as error:
-            self._operator.config_error = error.message
+            self._refused(error.message, error.remedy)
             raise
-        self._operator.config_error = None
+        await self._config_file.keep()
         before, catalogue = await self._daemon.replace(config)
         old, new = before.profiles, config.profiles
         report = wire.ReloadReport(

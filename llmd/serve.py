@@ -20,7 +20,7 @@ from llmd.platform.notify import Notifier
 from llmd.platform.spawn import become
 from llmd.process import DaemonProcess, Places
 from llmd.runtime import handover
-from llmd.runtime.access import load_with_keys
+from llmd.runtime.config_file import ConfigFile
 from llmd.runtime.handover import Handover
 from llmd.runtime.log import configure
 from llmd.runtime.ports import ports_of
@@ -48,21 +48,24 @@ def serve(
         check: Only see whether it could start.
     """
     places = Places(
-        config_path,
         log_dir=Path(os.environ.get("LLMD_LOG_DIR") or paths.log_dir()),
         state_dir=Path(os.environ.get("LLMD_STATE_DIR") or paths.state_dir()),
     )
+    config_file = ConfigFile(config_path, places.state_dir)
     under = manager.running_under(os.environ)
     try:
-        config = load_with_keys(config_path)
         if check:
+            config_file.begin()
             return 0
         for directory in (places.log_dir, places.state_dir):
             private_directory(directory)
         lines = configure(level, log_file=places.log_dir / "llmd.log", quiet=under == "launchd")
-        left = handover.read() or Handover.of_manager(
-            inherited(ports_of(config), socket_path), under
+        handed = handover.read()
+        config = config_file.begin(
+            checked=handed.config if handed is not None else None,
+            unattended=handed is not None or under is not None,
         )
+        left = handed or Handover.of_manager(inherited(ports_of(config), socket_path), under)
         control = ControlSocket(
             socket_path, sock=left.admin, lock=left.lock, managed=left.admin_managed
         )
@@ -76,7 +79,7 @@ def serve(
     notifier = Notifier.from_environ()
     raise_file_limit()
     try:
-        daemon = DaemonProcess(config, places, control, lines, left, notifier)
+        daemon = DaemonProcess(config, config_file, places, control, lines, left, notifier)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             to_next = runner.run(daemon.run(hints_for(config, socket_path) if hints else ""))
         if to_next is not None:

@@ -16,6 +16,7 @@ from llmd.core.snapshot import PortView, ProfileView, Snapshot
 from llmd.errors import describe_bytes
 from llmd.platform.service import Manager
 from llmd.runtime import clock
+from llmd.runtime.config_file import ConfigFile
 from llmd.runtime.daemon import Daemon
 from llmd.runtime.log import LineLog
 from llmd.runtime.ports import ports_of
@@ -33,7 +34,7 @@ class DaemonOperator:
         self,
         daemon: Daemon,
         *,
-        config_path: Path,
+        config_file: ConfigFile,
         socket_path: Path,
         lines: LineLog,
         reload: Callable[[], Awaitable[wire.ReloadReport]],
@@ -43,14 +44,13 @@ class DaemonOperator:
     ) -> None:
         """Join the parts; *reload* reads the configuration file again and applies it."""
         self._daemon = daemon
-        self._config_path = config_path
+        self._config_file = config_file
         self._socket_path = socket_path
         self._lines = lines
         self._reload = reload
         self._restart = restart
         self._manager = manager
         self._restarts = restarts
-        self.config_error: str | None = None
 
     # --- looking --------------------------------------------------------------------------------
 
@@ -84,8 +84,8 @@ class DaemonOperator:
             ports=tuple(sorted(ports, key=lambda port: port.port)),
             profiles=tuple(self._profile(view) for view in snapshot.profiles),
             spare=self._spare(snapshot),
-            config_path=str(self._config_path),
-            config_error=self.config_error,
+            config_path=str(self._config_file.path),
+            config_error=self._config_file.fault,
             socket_path=str(self._socket_path),
             stopping=daemon.departure.way is not None,
             restarts=self._restarts,

@@ -41,7 +41,7 @@ def load_config(path: Path) -> Config:
             counts the problems, each further line is one: `file:line:column: path: what`.
     """
     path = path.absolute()
-    return parse_config(_read(path), source=str(path), directory=path.parent)
+    return parse_config(read_text(path), source=str(path), directory=path.parent)
 
 
 def parse_config(text: str, *, source: str, directory: Path) -> Config:
@@ -59,37 +59,12 @@ def parse_config(text: str, *, source: str, directory: Path) -> Config:
     return config
 
 
-def example_text() -> str:
-    """The commented example: inside an installed package, or `etc/llmd.yaml` of the source tree.
+def read_text(path: Path) -> str:
+    """What is in the file at *path*, not looked at any further.
 
     Raises:
-        ConfigError: The installation lacks it.
+        ConfigError: It cannot be read, is no text, or too large.
     """
-    packaged = resources.files("llmd.config") / "example.yaml"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    source = Path(__file__).parents[2] / "etc" / "llmd.yaml"
-    try:
-        return source.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"the example configuration is missing from this installation: {source}",
-            remedy="install llmd again",
-        ) from error
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of the file, for editors; sizes and durations may be text."""
-    schema = Config.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "llmd configuration"
-    schema["patternProperties"] = {f"^{_EXTENSION}": {"description": "Ignored; room for anchors."}}
-    for definition in schema["$defs"].values():
-        definition.get("properties", {}).pop("name", None)
-    return schema
-
-
-def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
             raw = file.read(yamlfile.FILE_MAX_BYTES + 1)
@@ -120,6 +95,36 @@ def _read(path: Path) -> str:
             f"{path}:{line}: is not UTF-8 text (byte 0x{raw[error.start]:02x})",
             remedy="save the file as UTF-8",
         ) from error
+
+
+def example_text() -> str:
+    """The commented example: inside an installed package, or `etc/llmd.yaml` of the source tree.
+
+    Raises:
+        ConfigError: The installation lacks it.
+    """
+    packaged = resources.files("llmd.config") / "example.yaml"
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    source = Path(__file__).parents[2] / "etc" / "llmd.yaml"
+    try:
+        return source.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"the example configuration is missing from this installation: {source}",
+            remedy="install llmd again",
+        ) from error
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the file, for editors; sizes and durations may be text."""
+    schema = Config.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "llmd configuration"
+    schema["patternProperties"] = {f"^{_EXTENSION}": {"description": "Ignored; room for anchors."}}
+    for definition in schema["$defs"].values():
+        definition.get("properties", {}).pop("name", None)
+    return schema
 
 
 def _build(document: Document, directory: Path) -> Config | None:

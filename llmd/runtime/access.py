@@ -1,27 +1,23 @@
 """The keys of the ports, from wherever the configuration says that they are."""
 
-from pathlib import Path
-
 from pydantic import SecretStr
 
 from llmd.config.keyfile import read_key_file
-from llmd.config.load import load_config
 from llmd.config.models import Config
 from llmd.config.values import is_key
 from llmd.errors import ConfigError
 from llmd.platform.keychain import read_keychain
 
 
-def load_with_keys(path: Path) -> Config:
-    """The configuration at *path*, with the keys of its key file and keychain in `api_keys`.
+def with_keys(config: Config) -> Config:
+    """*config* with the keys of its key file and keychain in `api_keys`.
 
     For the daemon alone; whoever shows a configuration has no need of them. Blocks.
 
     Raises:
-        ConfigError: See `load_config`; or keys are wanted that are not to be had. Ports that
-            should ask for a key never do without.
+        ConfigError: Keys are wanted that are not to be had. Ports that should ask for a key never
+            do without.
     """
-    config = load_config(path)
     keys = list(config.api_keys)
     if config.api_keys_file is not None:
         keys += read_key_file(config.api_keys_file)

@@ -39,6 +39,7 @@ class Handover:
         admin_managed: A service manager holds the admin socket as well.
         manager: Under which service manager this process runs.
         restarts: How often this process has re-executed itself, this time included.
+        config: The text of the configuration that the restart has checked.
     """
 
     standing: dict[int, Standing] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Handover:
     admin_managed: bool = False
     manager: Manager | None = None
     restarts: int = 0
+    config: str | None = None
 
     @classmethod
     def of_manager(cls, opened: Inherited, manager: Manager | None) -> "Handover":
@@ -81,6 +83,7 @@ class _Letter(msgspec.Struct, frozen=True, kw_only=True):
     admin_managed: bool
     manager: Manager | None
     restarts: int
+    config: str | None = None
 
     def descriptors(self) -> list[int]:
         """All that are named."""
@@ -112,6 +115,7 @@ def write(handover: Handover) -> dict[str, str]:
         admin_managed=handover.admin_managed,
         manager=handover.manager,
         restarts=handover.restarts,
+        config=handover.config,
     )
     with tempfile.TemporaryFile() as file:
         file.write(msgspec.json.encode(letter))
@@ -157,4 +161,5 @@ def read(environ: MutableMapping[str, str] = os.environ) -> Handover | None:
         admin_managed=letter.admin_managed,
         manager=letter.manager,
         restarts=letter.restarts,
+        config=letter.config,
     )

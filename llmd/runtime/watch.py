@@ -6,12 +6,12 @@ One round every two seconds is the only timer of an idle daemon. Nothing in it b
 import asyncio
 from collections.abc import Awaitable, Callable
 from math import inf
-from pathlib import Path
 from typing import Final
 
 from llmd.core.events import PressureRose, Ticked
 from llmd.runtime import clock
 from llmd.runtime.awake import KeepAwake
+from llmd.runtime.config_file import ConfigFile
 from llmd.runtime.daemon import Daemon
 from llmd.runtime.host_log import shorten_log
 from llmd.runtime.memory import pressure
@@ -34,7 +34,7 @@ class Watch:
     def __init__(
         self,
         daemon: Daemon,
-        config_file: Path,
+        config_file: ConfigFile,
         reload: Callable[[], Awaitable[object]],
         *,
         beat: Callable[[], None] = lambda: None,
@@ -43,7 +43,7 @@ class Watch:
         keep_awake: KeepAwake | None = None,
         now: Callable[[], float] = clock.now,
     ) -> None:
-        """Look at the file as it is now; `run` goes on from there.
+        """Look at nothing yet.
 
         Args:
             daemon: Told of what is found.
@@ -65,7 +65,6 @@ class Watch:
         self._now = now
         self._measured_s = -inf
         self._relieved_s = -inf
-        self._stamp = stamp(config_file)
 
     async def run(self) -> None:
         """Look around every `ROUND_S` seconds until cancelled."""
@@ -103,17 +102,5 @@ class Watch:
             self._daemon.dispatch(PressureRose(source))
 
     async def _follow_file(self) -> None:
-        current = stamp(self._config_file)
-        if current != self._stamp and self._daemon.config.watch_config:
-            self._stamp = current
-            if current is not None:
-                await self._reload()
-
-
-def stamp(path: Path) -> tuple[int, int, int] | None:
-    """Changes when the file does; None when it is not there (an editor may be replacing it)."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+        if self._daemon.config.watch_config and self._config_file.changed():
+            await self._reload()

@@ -42,6 +42,7 @@ FIRST = """
         left = Handover(
             standing={port: Standing((listening,), ((served, b"GET / "),))},
             managed=frozenset({port}), admin=admin, lock=lock, manager="systemd", restarts=3,
+            config="profiles: 1",
         )
         env = {**os.environ, **handover.write(left)}
         words = [sys.executable, "-c", os.environ["PROGRAM"], str(client.fileno())]
@@ -55,6 +56,7 @@ SECOND = """
     assert listening.getsockname()[1] == port
     assert (unread, served.recv(10)) == (b"GET / ", b"later")
     assert (left.managed, left.manager, left.restarts) == ({port}, "systemd", 3)
+    assert left.config == "profiles: 1"
     assert left.admin.family == socket.AF_UNIX
     assert os.fstat(left.lock)
     kept = [listening.fileno(), served.fileno(), left.admin.fileno(), left.lock]

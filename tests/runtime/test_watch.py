@@ -1,14 +1,20 @@
 """One round of looking around: what is found, and who is told."""
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 
 from llmd.core.events import PressureRose, Ticked
+from llmd.errors import ConfigError
 from llmd.runtime import watch as watching
+from llmd.runtime.config_file import ConfigFile
 from llmd.runtime.host_log import LOG_MAX_BYTES, TAIL_BYTES, older
 from llmd.runtime.watch import MEASURE_IDLE_S, PRESSURE_PAUSE_S, SERVICE_LOG, Watch
+
+
+GOOD = "profiles: {a: {engine: mlx, model: m, port: 8081}}"
 
 
 class FakeHosting(list):
@@ -59,7 +65,9 @@ class World:
 
     def __init__(self, path):
         self.file = path / "llmd.yaml"
-        self.file.write_text("first")
+        self.file.write_text(GOOD)
+        self.config_file = ConfigFile(self.file, path / "state")
+        self.config_file.begin()
         self.daemon = FakeDaemon(path)
         self.keep_awake = FakeKeepAwake()
         self.pressure = None
@@ -68,7 +76,7 @@ class World:
         self.beats = 0
         self.watch = Watch(
             self.daemon,
-            self.file,
+            self.config_file,
             self.reload,
             beat=self.beat,
             pressure=lambda: self.pressure,
@@ -81,6 +89,8 @@ class World:
 
     async def reload(self):
         self.reloads += 1
+        with contextlib.suppress(ConfigError):
+            await self.config_file.read()
 
     async def look(self):
         self.daemon.events.clear()
@@ -144,7 +154,7 @@ async def test_what_the_service_prints_is_kept_short(world):
 
 async def test_changed_file_is_read_again_once(world):
     await world.look()
-    world.file.write_text("second one")
+    world.file.write_text("second, and bad")
     await world.look()
     await world.look()
     assert world.reloads == 1
@@ -154,14 +164,14 @@ async def test_file_that_is_being_replaced_is_read_when_it_is_back(world):
     world.file.unlink()
     await world.look()
     assert world.reloads == 0
-    world.file.write_text("first")
+    world.file.write_text(GOOD)
     await world.look()
     assert world.reloads == 1
 
 
 async def test_changed_file_is_left_alone_where_the_configuration_says_so(world):
     world.daemon.config.watch_config = False
-    world.file.write_text("second one")
+    world.file.write_text("second, and bad")
     await world.look()
     assert world.reloads == 0
 
@@ -201,5 +211,6 @@ async def test_each_round_tells_the_service_manager_and_writes_the_ledger(world)
 
 @pytest.mark.parametrize(("beat_s", "round_s"), [(None, 2.0), (30.0, 2.0), (0.5, 0.5)])
 def test_rounds_are_no_further_apart_than_the_service_manager_wants(tmp_path, beat_s, round_s):
-    watch = Watch(FakeDaemon(tmp_path), tmp_path / "f", None, beat_s=beat_s)
+    file = ConfigFile(tmp_path / "f", tmp_path)
+    watch = Watch(FakeDaemon(tmp_path), file, None, beat_s=beat_s)
     assert watch._round_s == round_s

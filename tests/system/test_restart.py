@@ -155,6 +155,28 @@ def test_changed_configuration_is_in_force_afterwards(one):
     assert daemon.profile("a")["loads"] == 1
 
 
+def test_configuration_broken_after_its_check_does_not_end_the_daemon(one):
+    daemon, port = one
+    good = daemon.config_file.read_text()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    body = {**GOOD, "stream": True, "unruly": {"chunks": 20, "chunk_delay": 0.05}}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body))
+    response = connection.getresponse()
+    assert daemon.admin("POST", "/v1/restart")[0] == 202  # it was checked, and waits for the stream
+    daemon.write_config("profiles: [")
+    assert response.read().rstrip().endswith(b"data: [DONE]")
+    connection.close()
+    assert request(port, body=GOOD)[0] == 200
+    status = daemon.wait_for(lambda status: status["restarts"] == 1)
+    assert status["profiles"][0]["loads"] == 1
+    assert status["config_error"].startswith("the last good configuration is in use")
+    assert "the last good configuration" in daemon.ctl("status").stdout
+    assert "uses an older configuration" in daemon.ctl("doctor").stdout
+    assert "config.refused" in daemon.ctl("events").stdout
+    daemon.write_config(good)
+    daemon.wait_for(lambda status: status["config_error"] is None)
+
+
 def test_restart_without_a_daemon_says_so(one):
     daemon, _ = one
     done = daemon.ctl("--socket", str(daemon.directory / "no.sock"), "restart")

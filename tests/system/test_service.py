@@ -1,10 +1,13 @@
 """Under a service manager (the stand-in): what SIGTERM, a crash and `stop` mean there."""
 
+import contextlib
 import http.client
 import json
+import os
 import signal
 import sys
 import threading
+import time
 
 import pytest
 import yaml
@@ -13,27 +16,31 @@ from tests.system.running import GOOD, Llmd, alive, free_ports, lay_out, request
 from tests.system.service_manager import ServiceManager
 
 
-@pytest.fixture
-def managed(short_dir):
+@contextlib.contextmanager
+def started(directory, grace):
     """llmd with one engine in use, started by a service manager that holds its port."""
     (port,) = free_ports(1)
-    daemon = Llmd(short_dir, yaml.safe_dump(lay_out({"a": unruly(port)}, orphan_grace="2s")))
+    daemon = Llmd(directory, yaml.safe_dump(lay_out({"a": unruly(port)}, orphan_grace=grace)))
     daemon.socket.parent.mkdir(mode=0o700)
     argv = [sys.executable, "-m", "llmd", "serve"]
     with ServiceManager(
-        short_dir, argv, daemon.env, ports=[port], admin=daemon.socket, watchdog_s=3
+        directory, argv, daemon.env, ports=[port], admin=daemon.socket, watchdog_s=3
     ) as manager:
         manager.start()
         daemon.manager, daemon.port = manager, port
         assert request(port, body=GOOD)[0] == 200
         yield daemon
         left = daemon.host_pids()
-    waited = threading.Event()
-    for _ in range(200):
-        if not alive(left):
-            return
-        waited.wait(0.05)
-    raise AssertionError(f"hosts without a daemon are left: {alive(left)}")
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def managed(short_dir):
+    """With a grace that is longer than the slowest start of the next daemon."""
+    with started(short_dir, "60s") as daemon:
+        yield daemon
 
 
 def test_status_tells_who_holds_the_port(managed):
@@ -63,10 +70,16 @@ def test_sigterm_finishes_what_is_in_flight(managed):
     connection.close()
 
 
-def test_hosts_that_nobody_takes_over_end_by_themselves(managed):
-    managed.manager.stop()
-    assert managed.manager.current.exit == 0
-    assert alive(managed.host_pids()), "they wait for a daemon; the fixture sees them go"
+def test_hosts_that_nobody_takes_over_end_by_themselves(short_dir):
+    with started(short_dir, "2s") as daemon:
+        hosts = daemon.host_pids()
+        daemon.manager.stop()
+        assert daemon.manager.current.exit == 0
+        assert alive(hosts), "they wait for a daemon"
+        deadline = time.monotonic() + 20
+        while alive(hosts):
+            assert time.monotonic() < deadline, "hosts without a daemon are left"
+            threading.Event().wait(0.05)
 
 
 def test_stop_by_an_administrator_unloads_and_is_not_restarted(managed):
@@ -102,6 +115,17 @@ def test_hung_event_loop_is_noticed_by_the_watchdog(managed):
     assert managed.manager.starts[starts - 1].exit == -signal.SIGABRT
     assert len(managed.manager.starts) == starts + 1
     assert managed.profile("a")["loads"] == 1
+
+
+def test_typo_does_not_keep_a_crashed_daemon_from_coming_back(managed):
+    good = managed.config_file.read_text()
+    managed.write_config("profiles: [")
+    managed.manager.kill(signal.SIGKILL)
+    assert request(managed.port, body=GOOD)[0] == 200
+    assert managed.profile("a")["loads"] == 1
+    assert "the last good configuration is in use" in managed.status()["config_error"]
+    managed.write_config(good)
+    managed.wait_for(lambda status: status["config_error"] is None)
 
 
 def test_configuration_that_can_never_work_is_not_tried_again(short_dir):
