@@ -68,7 +68,7 @@ class Reload:
                 held.idle_ttl_s = residency.idle_ttl_s if held.ttl_s is None else held.ttl_s
         if slot.wants is not None and here(slot.wants) is None:
             self._allocator.leave(slot, "it left the configuration")
-        served = any(r.port == slot.port for r in self._book.profiles.values())
+        served = bool(self._book.on(slot.port))
         for waiter in tuple(slot.queue):
             if (waiter.profile is None and not served) or (
                 waiter.profile is not None and here(waiter.profile) is None

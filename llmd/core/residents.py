@@ -1,6 +1,6 @@
 """The book: rules, profiles, slots, the warm spare, and the sums that the budget bounds."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +42,7 @@ class Residents:
         self.histories: dict[str, History] = {}
         self.peak_bytes = 0
         self._configured: dict[str, Residency] = {}
+        self._on_port: dict[int, list[str]] = {}
         self._last_host: HostId = 0
         self._last_promise = 0
 
@@ -59,6 +60,13 @@ class Residents:
             and 0 < reduction.size <= len(full.smaller)
         }
         self.profiles = {name: self._sized(name) for name in self._configured}
+        self._on_port = {}
+        for residency in self._configured.values():
+            self._on_port.setdefault(residency.port, []).append(residency.name)
+
+    def on(self, port: int) -> Sequence[str]:
+        """The profiles of *port*, in the order of the configuration."""
+        return self._on_port.get(port, ())
 
     def of(self, profile: str) -> Slot:
         """The slot of *profile*."""
@@ -121,11 +129,11 @@ class Residents:
         """The profile for a request that names none: what is here or coming, else the default."""
         if slot.wants is not None:
             return slot.wants
-        here = [r for r in self.profiles.values() if r.port == slot.port]
+        here = self.on(slot.port)
         held = slot.holds
-        if held is not None and not held.must_stop and any(r.name == held.profile for r in here):
+        if held is not None and not held.must_stop and held.profile in here:
             return held.profile
-        return next((r.name for r in here if r.default), here[0].name)
+        return next((name for name in here if self.profiles[name].default), here[0])
 
     # --- sums -----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ come between reading a state and acting on it. What looks at all slots is in `al
 becomes of hosts in `outcomes.py`; here is what happens to one request and one command.
 """
 
+from itertools import islice
 from math import inf
 from typing import assert_never
 
@@ -159,7 +160,7 @@ class Scheduler:
                 )
             return book.of(name), name
         slot = book.slots.get(port)
-        if slot is None or not any(r.port == port for r in book.profiles.values()):
+        if slot is None or not book.on(port):
             return UnloadedError(f"port {port} is no longer in the configuration")
         if name is not None and book.profiles[name].port != port:
             name = None
@@ -203,11 +204,11 @@ class Scheduler:
             return True
         held = slot.holds
         if held is None or event.ticket not in held.in_flight:
-            waiting = [w for w in slot.queue if w.ticket != event.ticket]
-            changed = len(waiting) != len(slot.queue)
-            slot.queue.clear()
-            slot.queue.extend(waiting)
-            return not changed
+            waiter = next((w for w in slot.queue if w.ticket == event.ticket), None)
+            if waiter is None:
+                return True
+            slot.queue.remove(waiter)
+            return False
         held.in_flight.discard(event.ticket)
         held.last_used_s = now
         if event.served:
@@ -293,10 +294,9 @@ class Scheduler:
         self._serve(now)
         self._allocator.run(now, stopping=self._stopping)
         self._serve(now)  # a drain that ended may serve again
-        for port, slot in list(self._book.slots.items()):
-            served = any(r.port == port for r in self._book.profiles.values())
-            if not served and slot.holds is None and not slot.queue:
-                del self._book.slots[port]
+        for slot in tuple(self._book):
+            if not self._book.on(slot.port) and slot.holds is None and not slot.queue:
+                del self._book.slots[slot.port]
 
     def _serve(self, now: float) -> None:
         """Grant what ready hosts have sequences for, in the order of arrival."""
@@ -305,7 +305,7 @@ class Scheduler:
             if not slot.queue or held is None or slot.state is not SlotState.READY:
                 continue
             free = self._book.profiles[held.profile].parallel - len(held.in_flight)
-            for waiter in list(slot.waiters_for(held.profile))[: max(free, 0)]:
+            for waiter in list(islice(slot.waiters_for(held.profile), max(free, 0))):
                 slot.queue.remove(waiter)
                 self._grant(slot, held, waiter.ticket, now)
 

@@ -12,6 +12,8 @@ TABLES = {
     "whole_daemon": "The whole daemon, against an instant engine",
     "swap": "From a request to the first token, on a cold port",
     "idle": "Three residents and no requests",
+    "growth": "What grows with profiles, ports and clients",
+    "startup": "What a person waits for before a command does anything",
 }
 
 
