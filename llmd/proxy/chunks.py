@@ -9,7 +9,9 @@ from llmd.errors import InvalidRequestError, TooLargeError, describe_bytes
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\Z")
 _MAX_LINE: Final = 4096
 """A chunk-size line or trailer line longer than this is nobody's."""
-_MAX_TRAILERS: Final = 64 * 2**10
+_TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\Z")
+_MAX_EXTRA: Final = 64 * 2**10
+"""Bytes of chunk extensions and trailers together; nobody reads either."""
 
 
 def body_too_large(max_bytes: int) -> TooLargeError:
@@ -21,13 +23,13 @@ def body_too_large(max_bytes: int) -> TooLargeError:
 
 
 class ChunkedBody:
-    """Decodes one chunked body and stops exactly behind it; trailers are dropped.
+    """Decodes one chunked body and stops exactly behind it; extensions and trailers are dropped.
 
     llhttp parses chunks as well, but does not say where in the buffer a message ended, and a
     pipelined request may follow in the same read.
     """
 
-    __slots__ = ("_left", "_max_bytes", "_rest", "_trailer_bytes", "body", "complete")
+    __slots__ = ("_extra_bytes", "_in_trailers", "_left", "_max_bytes", "_rest", "body", "complete")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -36,8 +38,9 @@ class ChunkedBody:
         self._left = 0
         """Bytes of the current chunk still to come, with its CRLF; 0 before a size line."""
         self._rest = b""
-        self._trailer_bytes = -1
-        """-1 until the last chunk has been seen."""
+        self._in_trailers = False
+        """Whether the last chunk has been seen."""
+        self._extra_bytes = 0
 
     def feed(self, data: bytes) -> bytes:
         """Take *data*; return what lies behind the end of the body, empty until `complete`.
@@ -74,7 +77,7 @@ class ChunkedBody:
                 raise InvalidRequestError("a line within the chunked body ends without CR LF")
             line = data[position : end - 1]
             position = end + 1
-            if self._trailer_bytes < 0:
+            if not self._in_trailers:
                 self._size_line(line)
             elif line:
                 self._trailer_line(line)
@@ -88,18 +91,21 @@ class ChunkedBody:
         match = _SIZE_LINE.match(line)
         if match is None:
             raise InvalidRequestError("a chunk size is not a hexadecimal number")
+        self._spend(len(line) - len(match[1]))
         chunk_bytes = int(match[1], 16)
         if len(self.body) + chunk_bytes > self._max_bytes:
             raise body_too_large(self._max_bytes)
         if chunk_bytes:
             self._left = chunk_bytes + 2
         else:
-            self._trailer_bytes = 0
+            self._in_trailers = True
 
     def _trailer_line(self, line: bytes) -> None:
-        self._trailer_bytes += len(line)
-        if self._trailer_bytes > _MAX_TRAILERS:
-            raise InvalidRequestError("the trailers are too long")
-        name, colon, _ = line.partition(b":")
-        if not colon or not name or name != name.strip():
+        self._spend(len(line))
+        if _TRAILER.match(line) is None:
             raise InvalidRequestError("a trailer is not a header line")
+
+    def _spend(self, extra_bytes: int) -> None:
+        self._extra_bytes += extra_bytes
+        if self._extra_bytes > _MAX_EXTRA:
+            raise InvalidRequestError("the chunk extensions and trailers are too long")

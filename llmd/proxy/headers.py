@@ -39,7 +39,17 @@ NOT_FORWARDED: Final = frozenset(
 """Request headers that are kept in `Request.fields` and not passed on."""
 
 ONCE: Final = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key", b"origin"}
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"authorization",
+        b"x-api-key",
+        b"origin",
+        # What the body is: some engines believe the first, some the last.
+        b"content-type",
+        b"content-encoding",
+    }
 )
 """Headers that mean trouble when they come twice."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -59,7 +59,7 @@ def answer(request: Request, *, port: int, gate: Gate, guard: Guard) -> Answer |
     if name == "/v1/models" or name.startswith("/v1/models/"):
         if method not in _READ:
             return _wrong_method(path)
-        return _models(unquote(name[len("/v1/models/") :]), gate.models(port))
+        return _models(name[len("/v1/models/") :], gate.models(port))
     if path == "/":
         if method not in _READ:
             return _wrong_method(path)

@@ -6,6 +6,7 @@ request behind it stays untouched until its turn. No socket and no clock.
 
 import re
 from typing import Final
+from urllib.parse import unquote
 
 import httptools
 
@@ -19,6 +20,9 @@ METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE
 
 _TYPES: Final = frozenset({b"content-type", b"content-encoding"})
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
+_ODD_CODE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|%[01][0-9A-Fa-f]|%7[Ff]")
+_DOT_SEGMENT: Final = re.compile(r"[/\\]\.\.?(?:[/\\]|\Z)")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: ?(\d{1,18})(?=\r\n)", re.IGNORECASE)
@@ -35,6 +39,7 @@ class Request:
     Attributes:
         forward: Header lines for the engine, without their line ends.
         fields: The headers that llmd reads, by lower-case name; most of them are not passed on.
+        path: Of the target, decoded.
         length: What Content-Length says; -1 for a chunked body, 0 without a body.
         body_bytes: The size of the body as it came.
     """
@@ -133,9 +138,9 @@ class RequestReader:
             UnsupportedError: Its transfer coding, method or HTTP version is not spoken here.
         """
         buffer = self._buffer
-        while buffer.startswith(b"\r\n"):
+        if buffer.startswith(b"\r\n") and (empty := _EMPTY_LINES.match(buffer)):
             # RFC 9112, 2.2: an empty line before a request is an old habit of some clients.
-            buffer = self._buffer = buffer[2:]
+            buffer = self._buffer = buffer[empty.end() :]
         if not buffer:
             return None
         end = buffer.find(b"\r\n\r\n", self._seen)
@@ -211,7 +216,8 @@ class RequestReader:
         for line in lines[1:-2]:
             name, _, value = line.partition(b":")
             name = name.lower()
-            if name not in NOT_FORWARDED:
+            # Servers that hand headers on as variables take `_` for `-`.
+            if name.replace(b"_", b"-") not in NOT_FORWARDED:
                 forward.append(line)
                 if name not in _TYPES:
                     continue
@@ -243,7 +249,13 @@ class RequestReader:
         if b"#" in target:
             raise InvalidRequestError("the request target must not have a fragment")
         request.target = target
-        request.path = target.partition(b"?")[0].decode("latin-1")
+        path = target.partition(b"?")[0]
+        if _ODD_CODE.search(path):
+            raise InvalidRequestError("the request target has a malformed or control character")
+        # Engines decode it, too: it is judged as what they will see.
+        request.path = unquote(path.decode("latin-1"))
+        if _DOT_SEGMENT.search(request.path):
+            raise InvalidRequestError("the request target must not have `.` or `..` as a segment")
 
     def _framing(self, request: Request) -> None:
         fields = request.fields

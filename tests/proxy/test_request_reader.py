@@ -267,6 +267,41 @@ def test_empty_lines_before_a_request_are_skipped():
     assert read_one(b"\r\n\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n").path == "/a"
 
 
+def test_many_empty_lines_are_skipped_in_one_step():
+    reader = RequestReader(Limits())
+    reader.feed(b"\r\n" * 500_000)
+
+    assert reader.read_head() is None
+    assert reader.pending == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"/v1/chat/%63ompletions", "/v1/chat/completions"),
+        (b"/v1/models/a%2Fb", "/v1/models/a/b"),
+        (b"/v1/models/%C3%A4?x=%41", "/v1/models/ä"),
+        (b"/%", None),
+        (b"/%25", "/%"),
+        (b"/%252e%252e/", "/%2e%2e/"),
+    ],
+)
+def test_path_is_judged_as_an_engine_decodes_it_and_passed_on_as_it_came(target, path):
+    data = b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    if path is None:
+        assert read_all([data]) == ([], InvalidRequestError)
+    else:
+        request = read_one(data)
+        assert (request.path, request.target) == (path, target)
+
+
+def test_header_that_is_another_one_to_some_servers_is_not_passed_on():
+    request = read_one(POST + b"X_Api_Key: 1\r\nContent_Length: 9\r\nA_B: c\r\n\r\n")
+
+    assert request.forward == [b"A_B: c"]
+
+
 def test_upgrade_offer_is_ignored_and_its_body_read():
     upgrade = POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc"
 
