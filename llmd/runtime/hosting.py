@@ -31,7 +31,7 @@ from llmd.proxy.gate import Upstream
 from llmd.runtime.catalogue import Entry
 from llmd.runtime.host_process import HostFailedError, HostProcess
 from llmd.runtime.ledger import Record
-from llmd.runtime.memory import tree_bytes
+from llmd.runtime.memory import tree_bytes, tree_peak_bytes
 
 
 GRACE_S: Final = 5.0
@@ -315,7 +315,8 @@ class Hosting:
         mapped = host.entry.mapped_files if host.entry is not None else ()
         measured_bytes = tree_bytes(host.process.pid, mapped)
         if measured_bytes:
-            host.peak_bytes = max(host.peak_bytes, measured_bytes)
+            peak_bytes = tree_peak_bytes(host.process.pid, mapped)
+            host.peak_bytes = max(host.peak_bytes, measured_bytes, peak_bytes)
             self._post(MemoryMeasured(host.number, measured_bytes))
 
     async def trim(self, number: HostId) -> None:

@@ -42,6 +42,21 @@ def tree_bytes(pid: int, mapped_files: Iterable[Path] = ()) -> int:
     return sum(map(_resident_bytes, _tree(pid)))
 
 
+def tree_peak_bytes(pid: int, mapped_files: Iterable[Path] = ()) -> int:
+    """The most that *pid* and what it started ever held, as `tree_bytes` counts; 0 when it is gone.
+
+    The kernel notes it (`VmHWM`; `ri_lifetime_max_phys_footprint`), so that nothing is missed
+    between two looks: attention scores of a long prompt are gone within a second. Of several
+    processes the sum, as if all had been largest at once.
+    """
+    if sys.platform == "darwin":
+        from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
+
+        held = sum(map(darwin_memory.peak_bytes, darwin_memory.tree(pid)))
+        return held + sum(map(_size_bytes, mapped_files)) if held else 0
+    return sum(map(_peak_resident_bytes, _tree(pid)))
+
+
 def machine_memory(gpu_limit_bytes: int | None = None) -> MachineMemory:
     """What this machine has to divide.
 
@@ -147,6 +162,11 @@ def _children(pid: int) -> Iterator[int]:
 def _resident_bytes(pid: int) -> int:
     fields = _read_fast(f"/proc/{pid}/statm").split()
     return int(fields[1]) * _PAGE_BYTES if len(fields) > 1 else 0
+
+
+def _peak_resident_bytes(pid: int) -> int:
+    _, _, rest = _read_fast(f"/proc/{pid}/status").partition(b"\nVmHWM:")
+    return int(rest.split(maxsplit=1)[0]) * 1024 if rest else 0
 
 
 def _read_fast(path: str) -> bytes:

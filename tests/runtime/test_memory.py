@@ -18,6 +18,7 @@ from llmd.runtime.memory import (
     machine_memory,
     pressure,
     tree_bytes,
+    tree_peak_bytes,
 )
 
 
@@ -80,6 +81,14 @@ def test_memory_that_a_process_touches_is_measured(start):
 
 
 @linux_only
+def test_memory_that_was_given_back_is_in_the_peak(start):
+    never, once, child = start(WAIT), start(HOLD + "del x; " + WAIT), start(CHILD + WAIT, up=2)
+    assert tree_bytes(once.pid) < tree_bytes(never.pid) + 4 * MIB
+    assert 60 * MIB < tree_peak_bytes(once.pid) - tree_peak_bytes(never.pid) < 68 * MIB
+    assert tree_peak_bytes(child.pid) > 1.6 * tree_peak_bytes(never.pid)
+
+
+@linux_only
 def test_children_are_part_of_the_tree(start):
     alone, family = start(WAIT), start(CHILD + WAIT, up=2)
     assert tree_bytes(family.pid) > 1.6 * tree_bytes(alone.pid)
@@ -106,7 +115,7 @@ def test_a_process_that_is_gone_holds_nothing():
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert tree_bytes(pid) == 0  # a zombie
     os.waitpid(pid, 0)
-    assert tree_bytes(pid) == 0
+    assert tree_bytes(pid) == tree_peak_bytes(pid) == 0
 
 
 def test_the_machine_has_memory():
@@ -321,13 +330,14 @@ def test_a_mac_counts_footprints_and_mapped_weights(mac, tmp_path):
     (tmp_path / "w").write_bytes(bytes(1000))
     assert tree_bytes(10) == 123
     assert tree_bytes(10, [tmp_path / "w", tmp_path / "none"]) == 1123
-    assert darwin_memory.peak_bytes(10) == 999
+    assert tree_peak_bytes(10) == 3 * 999
+    assert tree_peak_bytes(10, [tmp_path / "w"]) == 3 * 999 + 1000
 
 
 def test_a_mac_counts_nothing_for_a_process_that_is_gone(mac, tmp_path):
     (tmp_path / "w").write_bytes(bytes(1000))
     mac.footprints = {}
-    assert tree_bytes(10, [tmp_path / "w"]) == 0
+    assert tree_bytes(10, [tmp_path / "w"]) == tree_peak_bytes(10, [tmp_path / "w"]) == 0
 
 
 def test_a_mac_tells_its_memory_and_the_limit_that_was_set(mac):
