@@ -216,6 +216,15 @@ class HostExited:
 
 
 @dataclass(frozen=True, slots=True)
+class HostStalled:
+    """The host hangs, as *failure* says: nothing of it moved for *silent_s* seconds."""
+
+    host: HostId
+    failure: Failure
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryMeasured:
     """A host's process tree holds *bytes*."""
 
@@ -259,6 +268,7 @@ Event = (
     | PinChanged
     | HostReady
     | HostExited
+    | HostStalled
     | MemoryMeasured
     | PressureRose
     | Stopping
@@ -305,6 +315,8 @@ class StopHost:
 
     host: HostId
     reason: str
+    at_once: bool = False
+    """Without a grace: it hangs, and would not hear of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,13 @@ from llmd.core.death import Cause, judge
 from llmd.core.events import (
     Complete,
     Effect,
+    Failure,
     HostExited,
     HostReady,
+    HostStalled,
     MemoryMeasured,
     Note,
+    StopHost,
     Ticket,
 )
 from llmd.core.history import describe
@@ -98,32 +101,57 @@ class Outcomes:
         for ticket in held.unloads:
             self._emit(Complete(ticket, held.profile, changed=True))
         if before is not SlotState.UNLOADING:
-            self._failed(slot, held, event, now, loading=loading)
+            what = "load.failed" if loading else "host.died"
+            cause = judge(event.failure).cause if event.failure is not None else Cause.EXIT
+            more = {"cause": cause, "freed_bytes": held.charged_bytes}
+            self._failed(what, slot, held, event.failure, now, more)
         if slot.wants is not None:
             slot.fire(Trigger.PROMISE)
 
+    def stalled(self, event: HostStalled, now: float) -> None:
+        """A host hangs: it is ended, and whoever waits gets a fresh one, as after a death."""
+        spare = self._book.spare
+        if spare is not None and spare.host == event.host and spare.state != "stopping":
+            spare.state = "stopping"
+            self._spare.not_before_s = now + RETRY_S
+            self._emit(StopHost(event.host, event.failure.message, at_once=True))
+            self._emit(Note("spare.failed", {"reason": describe(event.failure)}))
+            return
+        found = self._book.by_host(event.host)
+        if found is None or found[0].state not in (SlotState.READY, SlotState.DRAINING):
+            return  # it is ended already
+        slot, held = found
+        slot.fire(Trigger.STOP)
+        self._emit(StopHost(event.host, event.failure.message, at_once=True))
+        more = {"silent_s": round(event.silent_s, 1), "bytes": held.charged_bytes}
+        self._failed("host.stalled", slot, held, event.failure, now, more)
+
     def _failed(
-        self, slot: Slot, held: Resident, event: HostExited, now: float, *, loading: bool
+        self,
+        what: str,
+        slot: Slot,
+        held: Resident,
+        failure: Failure | None,
+        now: float,
+        more: dict[str, Any],
     ) -> None:
-        """A host ended that nobody had told to: back off, unless it is the first time in use."""
+        """A host failed that nobody had told to end: back off, unless it is the first time in use.
+
+        *what* is the name of the event that tells of it, and *more* what it says besides.
+        """
         if slot.wants == held.profile:
             slot.wants = None
         history = self._book.histories[held.profile]
-        failure = event.failure
         words = describe(failure) if failure is not None else "it ended by itself"
         smaller = ""
-        if failure is not None and judge(failure).of_memory:
+        if what != "host.stalled" and failure is not None and judge(failure).of_memory:
             smaller = self._reduce(slot, held, now)
-        fields = {
-            "port": slot.port, "profile": held.profile, "reason": words,
-            "cause": judge(failure).cause if failure is not None else Cause.EXIT,
-            "freed_bytes": held.charged_bytes, "in_flight": len(held.in_flight),
-        }  # fmt: skip
-        self._emit(Note("load.failed" if loading else "host.died", fields))
+        fields: dict[str, Any] = {"port": slot.port, "profile": held.profile, "reason": words}
+        self._emit(Note(what, fields | {"in_flight": len(held.in_flight)} | more))
         history.last_error = words + smaller
         if smaller:
             return  # those who wait get a smaller one at once; there are few sizes
-        if not loading and not history.failures:
+        if what != "load.failed" and not history.failures:
             history.failures = 0 if held.served else 1
             return  # those who wait get a fresh host at once; a second time they do not
         if failure is None or held.profile not in self._book.profiles:

@@ -2,7 +2,7 @@
 
 `Scheduler.handle` is the only writer of slots, queues and counts. It is synchronous, so nothing can
 come between reading a state and acting on it. What looks at all slots is in `allocator.py`, what
-becomes of hosts in `outcomes.py`; here is what happens to one request and one command.
+becomes of hosts in `outcomes.py`, commands in `commands.py`; here is what happens to one request.
 """
 
 from itertools import islice
@@ -11,14 +11,15 @@ from typing import assert_never
 
 from llmd.core.adoption import Adoption, take_stock
 from llmd.core.allocator import Allocator
+from llmd.core.commands import Commands
 from llmd.core.events import (
-    Complete,
     ConfigReplaced,
     Effect,
     Event,
     Grant,
     HostExited,
     HostReady,
+    HostStalled,
     LoadRequested,
     MemoryMeasured,
     Note,
@@ -72,6 +73,13 @@ class Scheduler:
             refuse=self._refuse,
             forget=self._forget,
         )
+        self._commands = Commands(
+            self._book,
+            self._allocator,
+            emit=self._emit,
+            refuse=self._refuse,
+            enqueue=self._enqueue,
+        )
         adoption = Adoption(self._book, self._emit)
         self._reload = Reload(self._book, self._allocator, adoption, self._refuse)
         self._stopping = False
@@ -100,10 +108,12 @@ class Scheduler:
                 self._outcomes.ready(event, now)
             case HostExited():
                 self._outcomes.exited(event, now)
+            case HostStalled():
+                self._outcomes.stalled(event, now)
             case LoadRequested():
-                self._load(event, now)
+                self._commands.load(event, now, stopping=self._stopping)
             case UnloadRequested():
-                self._unload(event)
+                self._commands.unload(event, stopping=self._stopping)
             case PinChanged():
                 self._book.pin_overrides[event.profile] = event.pinned
             case PressureRose():
@@ -141,8 +151,7 @@ class Scheduler:
         if error is not None:
             self._emit(Refuse(event.ticket, error))
             return True
-        slot.queue.append(Waiter(event.ticket, named, now))
-        self._where[event.ticket] = slot
+        self._enqueue(slot, Waiter(event.ticket, named, now))
         return False
 
     def _place(self, port: int, model: str | None) -> tuple[Slot, str | None] | LlmdError:
@@ -220,60 +229,7 @@ class Scheduler:
             self._emit(WakeAt(now + held.idle_ttl_s))
         return True
 
-    # --- commands -------------------------------------------------------------------------------
-
-    def _load(self, event: LoadRequested, now: float) -> None:
-        residency = self._book.profiles.get(event.profile)
-        if self._stopping or residency is None:
-            self._emit(Refuse(event.ticket, self._unknown(event.profile)))
-            return
-        slot = self._book.of(event.profile)
-        if event.pin:
-            self._book.pin_overrides[event.profile] = True
-        held = slot.holds
-        if slot.state is SlotState.READY and held is not None and held.profile == event.profile:
-            if event.ttl_s is not None:
-                held.idle_ttl_s = held.ttl_s = event.ttl_s
-            held.last_used_s = now
-            self._emit(Complete(event.ticket, event.profile, changed=False))
-            return
-        if residency.fault is not None:
-            self._emit(Refuse(event.ticket, residency.fault))
-            return
-        history = self._book.histories[event.profile]
-        history.retry_at_s = now  # whoever asks by hand may have mended it
-        self._allocator.restore(event.profile, "asked for by an administrator")
-        slot.queue.append(Waiter(event.ticket, event.profile, now, command=True, ttl_s=event.ttl_s))
-        self._where[event.ticket] = slot
-
-    def _unload(self, event: UnloadRequested) -> None:
-        if event.profile not in self._book.profiles:
-            self._emit(Refuse(event.ticket, self._unknown(event.profile)))
-            return
-        slot, reason = self._book.of(event.profile), "asked for by an administrator"
-        for waiter in [w for w in slot.queue if self._is_for(slot, w, event.profile)]:
-            message = f"{event.profile} was unloaded by an administrator while this request waited"
-            self._refuse(slot, waiter, UnloadedError(message, retry_after_s=1.0))
-        held = slot.holds
-        if held is not None and held.profile == event.profile:
-            held.unloads.append(event.ticket)
-            held.must_stop = True
-            if slot.wants == event.profile:
-                self._allocator.leave(slot, reason)
-            return
-        waiting = slot.wants == event.profile
-        if waiting:
-            self._allocator.leave(slot, reason)
-        self._emit(Complete(event.ticket, event.profile, changed=waiting))
-
-    def _is_for(self, slot: Slot, waiter: Waiter, profile: str) -> bool:
-        return waiter.profile == profile or (waiter.profile is None and slot.wants == profile)
-
-    def _unknown(self, profile: str) -> LlmdError:
-        if self._stopping:
-            return ShuttingDownError("llmd is stopping")
-        names = ", ".join(self._book.profiles)
-        return ModelNotFoundError(f"there is no profile {profile!r}", remedy=f"one of: {names}")
+    # --- common ---------------------------------------------------------------------------------
 
     def _stop(self, event: Stopping) -> None:
         self._stopping = True
@@ -287,8 +243,6 @@ class Scheduler:
                 self._allocator.stop_now(slot, "llmd is stopping")
             else:
                 self._allocator.leave(slot, "llmd is stopping")
-
-    # --- common ---------------------------------------------------------------------------------
 
     def _advance(self, now: float) -> None:
         self._serve(now)
@@ -308,6 +262,10 @@ class Scheduler:
             for waiter in list(islice(slot.waiters_for(held.profile), max(free, 0))):
                 slot.queue.remove(waiter)
                 self._grant(slot, held, waiter.ticket, now)
+
+    def _enqueue(self, slot: Slot, waiter: Waiter) -> None:
+        slot.queue.append(waiter)
+        self._where[waiter.ticket] = slot
 
     def _forget(self, ticket: Ticket) -> None:
         self._where.pop(ticket, None)

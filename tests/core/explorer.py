@@ -37,7 +37,7 @@ class Setup:
         rules: Of `events.Rules`; patience and residency are best small, ages multiply states.
         open_tickets: Requests and commands that are unsettled at one moment, at most.
         loads: Profiles that an administrator loads; *unloads*, *pins* likewise.
-        crashes: Failures in a row of one profile, at most; 0 is hosts that never fail.
+        crashes: Failures in a row of one profile, hangs too, at most; 0 is none at all.
         pressed: The system may run short of memory.
         restarts: The daemon may be killed, and the next one finds its hosts.
         stops: The daemon may be told to stop.
@@ -178,6 +178,8 @@ def moves(world: Watched, setup: Setup) -> Iterator[Move]:
         past = book.histories.get(name)
         if setup.crashes and (past is None or past.failures < setup.crashes):
             yield "crash", host
+            if found is not None and found[0].state is not SlotState.LOADING:
+                yield "stall", host
     if setup.pressed:
         yield ("press",)
     if setup.restarts:
@@ -209,6 +211,8 @@ def make(world: Watched, move: Move, setup: Setup) -> None:
             world.gone(host)
         case "crash", host:
             world.gone(host, CRASH)
+        case "stall", host:
+            world.stall(host)
         case ("press",):
             world.send(e.PressureRose("test"))
         case ("restart",):

@@ -71,6 +71,8 @@ def step(world, rng):
                     world.send(e.ConfigReplaced(rules, tuple(world.profiles.values())))
         case 12 if rng.random() < 0.2:
             world.crash()
+        case 12 if world.running and rng.random() < 0.3:
+            world.stall(rng.choice(list(world.running)))
         case _:
             world.sleep(rng.choice([0.1, 1.0, 4.0, 20.0]))
 

@@ -23,6 +23,7 @@ class World:
         self.profiles = {p.name: p for p in profiles}
         self.running: dict[int, str] = {}  # live hosts
         self.stopping: set[int] = set()
+        self.stalled: set[int] = set()
         self.spares: set[int] = set()
         self.granted: dict[int, tuple[str, int]] = {}
         self.refused: dict[int, object] = {}
@@ -93,6 +94,14 @@ class World:
         self.send(e.HostExited(host, failure))
         for ticket in [t for t, (_, h) in self.granted.items() if h == host]:
             self.finish(ticket, served=False)
+
+    def stall(self, host, silent_s=120.0):
+        """*host* hangs; the daemon ends the requests that are with it."""
+        self.stalled.add(host)
+        effects = self.send(e.HostStalled(host, e.Failure("it hung"), silent_s))
+        for ticket in [t for t, (_, h) in self.granted.items() if h == host]:
+            self.finish(ticket, served=False)
+        return effects
 
     def up(self, name):
         """Bring the hosts that stop to their end, then *name* to readiness."""
@@ -182,7 +191,8 @@ class World:
         assert holds == set(self.running), "every live host is charged, and nothing else is"
         for slot in book:
             if slot.holds is not None and slot.state is SlotState.UNLOADING:
-                assert not slot.holds.in_flight or self.scheduler._stopping
+                hangs = slot.holds.host in self.stalled
+                assert not slot.holds.in_flight or self.scheduler._stopping or hangs
             if slot.state in (SlotState.UNLOADED, SlotState.WAITING):
                 assert slot.holds is None
             else:
