@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmd.errors import LlmdError, RequestTimeoutError
 from llmd.proxy import dialect
+from llmd.proxy.at_work import AtWork
 from llmd.proxy.exchange import Exchange
 from llmd.proxy.reply import CONTINUE, Reply
 from llmd.proxy.request import Request, RequestReader
@@ -317,6 +318,11 @@ class ClientConnection(Wire):
             self._exchange.end(error)
         elif self._stage is _BODY:
             self._answer_early(error)
+
+    @property
+    def at_work(self) -> AtWork | None:
+        """Its request, while that is with an engine."""
+        return None if self._exchange is None else self._exchange.at_work
 
     def release(self) -> None:
         """Go on with what has come since `hold`."""

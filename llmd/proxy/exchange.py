@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmd.errors import EngineDiedError, LlmdError, UnsupportedError
 from llmd.proxy import dialect, local, ollama
+from llmd.proxy.at_work import AtWork
 from llmd.proxy.gate import Lease
 from llmd.proxy.outgoing import request_head
 from llmd.proxy.paths import STREAMING, canonical, lacks
@@ -87,6 +88,13 @@ class Exchange:
     def profile(self) -> str | None:
         """Who serves it, once that is known."""
         return None if self._lease is None else self._lease.profile
+
+    @property
+    def at_work(self) -> AtWork | None:
+        """What is known of the engine's work on it; None while it is not with one."""
+        if self._lease is None or self._connection is None:
+            return None
+        return AtWork(self._lease.upstream, self._rate.last_s, self._client.write_paused)
 
     def _fire(self, trigger: T) -> None:
         """Move on; the only writer of the state. A move that is not in the table is a bug."""

@@ -9,10 +9,11 @@ from http import HTTPStatus
 from typing import Final
 
 from llmd.errors import LlmdError
+from llmd.proxy.at_work import AtWork
 from llmd.proxy.binding import bind
 from llmd.proxy.client import ClientConnection
 from llmd.proxy.deadlines import Deadlines
-from llmd.proxy.gate import Gate
+from llmd.proxy.gate import Gate, Upstream
 from llmd.proxy.guard import Guard
 from llmd.proxy.limits import Limits
 from llmd.proxy.pool import UpstreamPool
@@ -218,6 +219,18 @@ class PortListener:
         """
         for connection in list(self._connections):
             connection.end(error)
+
+    def at_work(self) -> list[AtWork]:
+        """The requests that are with an engine now."""
+        found = [connection.at_work for connection in self._connections]
+        return [request for request in found if request is not None]
+
+    def end_at(self, upstream: Upstream, error: LlmdError) -> None:
+        """End the requests that are with the engine at *upstream*, as `end_all` would."""
+        for connection in list(self._connections):
+            request = connection.at_work
+            if request is not None and request.upstream is upstream:
+                connection.end(error)
 
     def hand_over(self) -> Standing:
         """After `hold` and `settle`: give away the listening sockets and the idle connections.

@@ -33,13 +33,19 @@ class Caller(Receiver, Protocol):
 
 
 class Shelf:
-    """The kept connections of one upstream. *retired*: nothing returns to it any more."""
+    """The kept connections of one upstream.
 
-    __slots__ = ("address", "idle", "retired")
+    Attributes:
+        answers: How many were complete so far.
+        retired: Nothing returns to it any more.
+    """
+
+    __slots__ = ("address", "answers", "idle", "retired")
 
     def __init__(self, address: _Address) -> None:
         self.address = address
         self.idle: deque[UpstreamConnection] = deque()
+        self.answers = 0
         self.retired = False
 
 
@@ -81,8 +87,9 @@ class UpstreamPool:
         self._spawn(self._connect(shelf, upstream, caller))
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """Keep *connection* for the next request if it is fit for one, else close it."""
+        """After a complete answer: keep *connection* if it is fit for another, else close it."""
         shelf = connection.shelf
+        shelf.answers += 1
         connection.receiver = None
         if (
             not connection.reusable
@@ -97,6 +104,11 @@ class UpstreamPool:
         shelf.idle.append(connection)
         if self._alarm.due_s > connection.idle_since_s + self._limits.upstream_idle_s:
             self._alarm.set(self._limits.upstream_idle_s)
+
+    def answers(self, upstream: Upstream) -> int:
+        """How many complete answers have come from *upstream*."""
+        shelf = self._shelves.get((upstream.path, upstream.host, upstream.port, upstream.tls))
+        return 0 if shelf is None else shelf.answers
 
     def forget(self, upstream: Upstream) -> None:
         """Close the kept connections of *upstream*: its host is gone, or another one now.

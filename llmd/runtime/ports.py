@@ -12,7 +12,8 @@ import structlog
 from llmd.config.models import Config
 from llmd.errors import LlmdError, PortInUseError
 from llmd.platform.listeners import who_listens
-from llmd.proxy.gate import Gate
+from llmd.proxy.at_work import AtWork
+from llmd.proxy.gate import Gate, Upstream
 from llmd.proxy.guard import Guard
 from llmd.proxy.limits import Limits
 from llmd.proxy.listener import PortListener, Standing
@@ -165,6 +166,15 @@ class Ports:
         """End with *error* what has begun and is not over."""
         for listener in self._listeners.values():
             listener.end_all(error)
+
+    def at_work(self) -> list[AtWork]:
+        """The requests that are with an engine now."""
+        return [request for each in self._listeners.values() for request in each.at_work()]
+
+    def end_at(self, upstream: Upstream, error: LlmdError) -> None:
+        """End with *error* what is with the engine at *upstream*."""
+        for listener in self._listeners.values():
+            listener.end_at(upstream, error)
 
     def hand_over(self) -> dict[int, Standing]:
         """Give away the open sockets and the idle connections, by port; after `settle`.
