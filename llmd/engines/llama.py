@@ -159,6 +159,7 @@ def _llama_server(profile: LlamaProfile, materials: Materials) -> Launch:
     if vectors:
         argv.append("--kv-unified")  # as in `llmd.hosts.llama`: else vectors can be wrong
     options: dict[str, Any] = {"argv": argv + list(profile.args), "ready": "/health"}
+    options["slots"] = "/slots"
     if not vectors:
         options["probe"] = ["/v1/completions", _ONE_TOKEN]
     return _launch(profile, "exec", options, {})

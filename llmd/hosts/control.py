@@ -193,6 +193,8 @@ class Host:
                 peer.send({"id": number, "ok": True, **self._hello()})
             case "status":
                 peer.send({"id": number, "ok": True, **self._status()})
+            case "pulse":
+                peer.send({"id": number, "ok": True, **self._engine.pulse()})
             case "settled":
                 self._awaiting.append((peer, number))
                 self._tell_settled()

@@ -51,6 +51,9 @@ class Engine(Protocol):
     def status(self) -> dict[str, Any]:
         """The engine's own count of its memory and requests; keys as in `llmd.hosts.protocol`."""
 
+    def pulse(self) -> dict[str, Any]:
+        """How far the engine is, as in `llmd.hosts.protocol`; empty when nobody counts."""
+
     def trim(self) -> int:
         """Let go of prompt caches and spare buffers; returns the bytes that were freed."""
 

@@ -8,6 +8,7 @@ Options of the launch:
 | `ready` | path that answers 200 once the server can serve |
 | `probe` | `[path, body]`: a request that must succeed after that; optional |
 | `headers` | sent with every request, ours and clients'; optional |
+| `slots` | path at which a llama.cpp server lists its sequences; optional |
 | `stop_grace_s` | seconds between SIGTERM and SIGKILL; default 10 |
 
 In `argv`, in `headers` and in the launch's `env`, `{port}` becomes a free loopback port, `{socket}`
@@ -34,6 +35,8 @@ from typing import Any, ClassVar, Final
 
 from llmd.hosts.engine import LoadError
 from llmd.hosts.protocol import Launch
+from llmd.hosts.slots import SlotsWatch
+from llmd.hosts.sockets import http_connection
 from llmd.platform.spawn import Child, Exit, spawn
 
 
@@ -61,6 +64,7 @@ class ExecEngine:
         self._stop_grace_s = 10.0
         self._serving = False
         self._stopping = threading.Event()
+        self._slots: SlotsWatch | None = None
 
     def prepare(self) -> None:
         """Nothing to import."""
@@ -93,6 +97,8 @@ class ExecEngine:
             if status != http.HTTPStatus.OK:
                 self._raise_if_ended(server)
                 raise LoadError(f"the server is ready, but answers {path} with {status}: {answer}")
+        if (slots := options.get("slots")) is not None:
+            self._slots = SlotsWatch(place, headers, slots)
         self._serving = True
         self._raise_if_ended(server)
         if on_socket:
@@ -106,6 +112,10 @@ class ExecEngine:
     def status(self) -> dict[str, Any]:
         """See `Engine.status`; the server keeps its own counts."""
         return {"memory": {}, "in_flight": None}
+
+    def pulse(self) -> dict[str, Any]:
+        """See `Engine.pulse`; most servers do not tell."""
+        return self._slots.look() if self._slots is not None else {}
 
     def trim(self) -> int:
         """Nothing that is known of any server."""
@@ -170,13 +180,8 @@ class _Asker:
 
     def ask(self, method: str, path: str, body: Any, timeout_s: float) -> tuple[int, str]:
         """The status, 0 when there was no answer, and the beginning of what was said."""
-        port = self._place if isinstance(self._place, int) else None
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=max(timeout_s, 0.001))
+        connection = http_connection(self._place, timeout_s=max(timeout_s, 0.001))
         try:
-            if isinstance(self._place, Path):
-                connection.sock = socket.socket(socket.AF_UNIX)
-                connection.sock.settimeout(timeout_s)
-                connection.sock.connect(os.fspath(self._place))
             headers = {**self._headers, "Connection": "close"}
             if body is not None:
                 body = json.dumps(body)

@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import re
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,8 @@ from typing import Any, ClassVar, Final
 from llmd.hosts.engine import LoadError
 from llmd.hosts.llama_flags import FlagError, apply_flags
 from llmd.hosts.protocol import Launch
+from llmd.hosts.slots import SlotsWatch
+from llmd.hosts.sockets import http_connection
 
 
 _MIB: Final = 2**20
@@ -48,6 +49,7 @@ class LlamaEngine:
     def __init__(self, upstream: Path) -> None:
         self._path = upstream
         self._server: Any = None
+        self._slots = SlotsWatch(upstream)
         self._weights_bytes = 0
 
     def prepare(self) -> None:
@@ -91,6 +93,10 @@ class LlamaEngine:
     def status(self) -> dict[str, Any]:
         """See `Engine.status`. The server's own buffers show in the process's memory alone."""
         return {"memory": {"weights_bytes": self._weights_bytes}, "in_flight": None}
+
+    def pulse(self) -> dict[str, Any]:
+        """See `Engine.pulse`."""
+        return self._slots.look() if self._server is not None else {}
 
     def trim(self) -> int:
         """Nothing: llama.cpp gives no way to empty its prompt cache."""
@@ -182,11 +188,8 @@ def _names_pooling(weights: Path) -> bool:
 
 
 def _post(socket_path: Path, path: str, body: object, timeout_s: float) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("localhost", timeout=timeout_s)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(timeout_s)
+    connection = http_connection(socket_path, timeout_s=timeout_s)
     try:
-        connection.sock.connect(os.fspath(socket_path))
         headers = {"Content-Type": "application/json"}
         connection.request("POST", path, json.dumps(body), headers)
         response = connection.getresponse()

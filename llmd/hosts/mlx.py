@@ -137,6 +137,21 @@ class MlxEngine:
             status["generated_tokens"] = self._service.generator.generated_tokens
         return status
 
+    def pulse(self) -> dict[str, Any]:
+        """See `Engine.pulse`.
+
+        The bytes that MLX holds change with each piece of work, also where mlx_lm itself tells of
+        no progress: a prompt beside a draft model, a text of which a vector is made.
+        """
+        if self._generator is None:
+            return {}
+        generator, mx = self._generator, self._mx
+        held = (mx.get_active_memory(), mx.get_cache_memory())
+        return {
+            "progress": f"{generator.turns} {generator.generated_tokens} {held}",
+            "resting": generator.resting,
+        }
+
     def trim(self) -> int:
         """See `Engine.trim`."""
         if self._generator is None:

@@ -8,7 +8,8 @@ from mlx_lm.server import CompletionRequest, ResponseGenerator
 
 from llmd.hosts.dialects import Translation
 from llmd.hosts.http_server import Output, Reply
-from llmd.hosts.mlx_generate import Generator, one_token
+from llmd.hosts.mlx_generate import Generator
+from llmd.hosts.mlx_probe import one_token
 from llmd.hosts.openai_body import RequestError
 
 

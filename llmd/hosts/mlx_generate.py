@@ -4,7 +4,6 @@ The classes below are mlx_lm.server's own with their seams filled; what they gen
 mlx_lm's business. Weights and caches are touched on the generation thread alone.
 """
 
-import argparse
 import concurrent.futures
 import gc
 import logging
@@ -19,14 +18,13 @@ from mlx_lm.server import (
     CompletionRequest,
     GenerationArguments,
     GenerationContext,
-    LogitsProcessorArguments,
-    ModelDescription,
     ModelProvider,
     Response,
     ResponseGenerator,
-    SamplingArguments,
     TimeBudget,
 )
+
+from llmd.hosts.mlx_probe import one_token
 
 
 _LOOK_EVERY_S: Final = 0.05
@@ -166,6 +164,10 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
     ) -> None:
         self.loaded: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.generated_tokens = 0
+        self.turns = 0
+        """How often it looked for work."""
+        self.resting = False
+        """Whether it has none."""
         self._inboxes: weakref.WeakSet[Inbox] = weakref.WeakSet()
         self._context_tokens = context_tokens
         self._on_death = on_death
@@ -248,6 +250,7 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
         if not self.loaded.done():
             self.loaded.set_result(None)
         while True:
+            self.turns += 1
             try:
                 item = self.requests.get_nowait() if timeout is None else self._sleep()
             except queue.Empty:
@@ -261,10 +264,17 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
 
     def _sleep(self) -> Any:
         try:
-            return self.requests.get(timeout=_TIDY_AFTER_S)
+            return self._rest(_TIDY_AFTER_S)
         except queue.Empty:
             release_buffers()
-            return self.requests.get()
+            return self._rest(None)
+
+    def _rest(self, timeout_s: float | None) -> Any:
+        self.resting = True
+        try:
+            return self.requests.get(timeout=timeout_s)
+        finally:
+            self.resting = False
 
     def _tokenize(self, tokenizer: Any, request: CompletionRequest, args: Any) -> Any:
         tokenized = super()._tokenize(tokenizer, request, args)
@@ -326,30 +336,3 @@ def tokens(
             yield item
         elif on_progress is not None:
             on_progress(*item)
-
-
-def one_token(args: argparse.Namespace) -> GenerationArguments:
-    """The parameters of the shortest request there is."""
-    return GenerationArguments(
-        # As the handler describes it: another description would not join the same batch.
-        model=ModelDescription(model=args.profile, draft="default_model", adapter=None),
-        sampling=SamplingArguments(
-            temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, xtc_probability=0.0, xtc_threshold=0.1
-        ),
-        logits=LogitsProcessorArguments(
-            logit_bias=None,
-            repetition_penalty=0.0,
-            repetition_context_size=20,
-            presence_penalty=0.0,
-            presence_context_size=20,
-            frequency_penalty=0.0,
-            frequency_context_size=20,
-        ),
-        stop_words=[],
-        max_tokens=1,
-        num_draft_tokens=args.num_draft_tokens,
-        logprobs=False,
-        top_logprobs=-1,
-        seed=None,
-        chat_template_kwargs=None,
-    )

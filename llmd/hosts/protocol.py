@@ -13,8 +13,12 @@ overlap; answers come in the order in which the work is done. A host without a c
 | load | launch (see `Launch`), fingerprint | upstream; answers after a one-token completion |
 | settled | | state, upstream, error; answers once nothing is being prepared or loaded |
 | status | | state, error, memory, in_flight (None: ask the server), generated_tokens |
+| pulse | | progress, resting (both only where the engine counts); answered at once |
 | trim | | drops prompt caches; freed_bytes |
 | stop | | answers, then exits with status 0 |
+
+`progress` is a text that differs whenever a token or a piece of a prompt was done; `resting` says
+that the engine has nothing to do.
 
 `upstream` is `{"path": …}`, or `{"host": …, "port": …, "headers": {…}}`; the fields of
 `llmd.proxy.gate.Upstream`. `memory` is the engine's own count, in bytes, of what it knows:

@@ -1,6 +1,7 @@
-"""Private Unix sockets: 0600, and for processes of the same user only."""
+"""Private Unix sockets, 0600 and for processes of the same user only; and HTTP over any."""
 
 import contextlib
+import http.client
 import os
 import socket
 import struct
@@ -48,3 +49,24 @@ def same_user(connection: socket.socket) -> bool:
     except OSError:
         return False
     return bool(uid == os.geteuid())
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float | None) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(os.fspath(self._path))
+
+
+def http_connection(place: Path | int, *, timeout_s: float | None) -> http.client.HTTPConnection:
+    """A connection, not yet made, to a server at a Unix socket, or at a port on loopback.
+
+    *timeout_s* is for each step of it; None waits for ever.
+    """
+    if isinstance(place, Path):
+        return _UnixConnection(place, timeout_s)
+    return http.client.HTTPConnection("127.0.0.1", place, timeout=timeout_s)

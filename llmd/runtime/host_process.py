@@ -11,7 +11,6 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,24 +28,14 @@ from llmd.runtime.control import (
     ControlRefusedError,
     socket_path,
 )
+from llmd.runtime.host_command import HOST_PROGRAM, host_options
 from llmd.runtime.host_log import HostLog
 
 
-HOST_PROGRAM: Final = ("-m", "llmd.hosts")
 _CONNECT_PAUSE_S: Final = (0.002, 0.02)
 _STUCK_AFTER_S: Final = 5.0
 _EXIT_FOLLOWS_S: Final = 0.5
 """How long after hanging up a host may take to be reaped, so that its exit can be reported."""
-
-
-def is_host_of(words: Sequence[str], owner: Path) -> bool:
-    """Whether a command line is that of a host that the daemon on *owner* started."""
-    return list(HOST_PROGRAM) == words[1:3] and f"--owner={owner}" in words
-
-
-def sockets_of(words: Sequence[str]) -> list[Path]:
-    """The sockets that a host's command line names."""
-    return [Path(path) for option, path in pairwise(words) if option in ("--control", "--upstream")]
 
 
 class HostFailedError(Exception):
@@ -134,15 +123,16 @@ class HostProcess:
         instance = secrets.token_hex(4)
         control, upstream = (socket_path(directory, instance, name) for name in ("c", "u"))
         log = HostLog.begin(log_path)
+        options = host_options(
+            kind,
+            instance=instance,
+            control=control,
+            upstream=upstream,
+            orphan_grace_s=orphan_grace_s,
+            owner=owner,
+        )
         child = spawn(
-            [
-                python,
-                *program,
-                *("--kind", kind, "--instance", instance),
-                *("--control", control, "--upstream", upstream),
-                *("--orphan-grace", f"{orphan_grace_s:g}"),
-                *((f"--owner={owner}",) if owner is not None else ()),
-            ],
+            [python, *program, *options],
             # Unbuffered, so that the log has the last words of a crash.
             env={**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1"},
             log=log_path,
@@ -268,6 +258,16 @@ class HostProcess:
             HostFailedError: It ended.
         """
         return await self._request("status")
+
+    async def pulse(self) -> dict[str, Any]:
+        """How far its engine is, as in `llmd.hosts.protocol`; empty when nobody counts.
+
+        A host that hangs never answers, one that ends does, and so does one of an earlier version.
+        """
+        try:
+            return {} if self._control is None else await self._control.request("pulse")
+        except (ControlLostError, ControlRefusedError):
+            return {}
 
     async def trim(self) -> int:
         """Have it let go of prompt caches; the bytes that were freed.

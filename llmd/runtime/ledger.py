@@ -24,7 +24,7 @@ from llmd.core.events import Past, Stock, Survivor
 from llmd.core.reduction import Reduction
 from llmd.platform.identity import arguments, boot_id, started
 from llmd.platform.spawn import Child, adopt
-from llmd.runtime.host_process import is_host_of, sockets_of
+from llmd.runtime.host_command import is_host_of, sockets_of
 from llmd.runtime.statefile import read_state
 
 

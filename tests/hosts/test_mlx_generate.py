@@ -31,7 +31,7 @@ def ask(generator, prompt="a", **sampling):
     """Submit a text completion; its inbox."""
     from mlx_lm.server import CompletionRequest
 
-    from llmd.hosts.mlx_generate import one_token
+    from llmd.hosts.mlx_probe import one_token
 
     args = one_token(generator.cli_args)
     args.max_tokens = sampling.pop("max_tokens", 4)
