@@ -32,6 +32,7 @@ from llmd.runtime.ledger import Ledger
 from llmd.runtime.log import EventLog, LineLog
 from llmd.runtime.ports import Held
 from llmd.runtime.watch import Watch
+from llmd.runtime.watchdog import Watchdog
 
 
 CHECK_S: Final = 60.0
@@ -171,8 +172,14 @@ class DaemonProcess:
             print(hints, flush=True)  # noqa: T201
 
     async def _watch(self) -> None:
+        daemon = self._daemon
+        watchdog = Watchdog(
+            daemon.hosting, daemon.ports, daemon.pool.answers,
+            post=daemon.dispatch, spawn_task=daemon.spawn_task,
+        )  # fmt: skip
         watch = Watch(
-            self._daemon, self._config_file, self._reload_quietly,
+            daemon, self._config_file, self._reload_quietly,
+            mind_hosts=lambda: watchdog.look(daemon.catalogue.stall_timeout_s),
             beat=self._notifier.watchdog, beat_s=self._notifier.watchdog_s,
         )  # fmt: skip
         watching = self._daemon.spawn_task(watch.run())

@@ -14,7 +14,9 @@ from llmd.cli.terminal import Palette, describe_bytes, describe_seconds, harmles
 
 
 _NAME_COLUMNS: Final = 18
-_BAD_ENDINGS: Final = ("failed", "died", "refused", "dropped", "lost", "exceeded", "timed_out")
+_BAD_ENDINGS: Final = (
+    "failed", "died", "stalled", "refused", "dropped", "lost", "exceeded", "timed_out",
+)  # fmt: skip
 
 _follow = click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 

@@ -5,7 +5,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from llmd.config.units import ByteSize, ModelSize, PositiveSeconds, Seconds, SecondsOrNever
+from llmd.config.units import (
+    ByteSize,
+    ModelSize,
+    PositiveSeconds,
+    Seconds,
+    SecondsOrNever,
+    StallSeconds,
+)
 from llmd.config.values import (
     ApiKey,
     Budget,
@@ -24,6 +31,10 @@ from llmd.config.values import (
 
 
 CONTEXT_MAX_TOKENS: Final = 2**27
+
+STALL_TIMEOUT_S: Final = 120.0
+"""The longest that an engine is silent by its nature is one piece of a prompt: 2,048 tokens, which
+a large model on a small Mac reads in half a minute. Four times that."""
 
 
 class Model(BaseModel):
@@ -53,6 +64,10 @@ class ProfileBase(Model):
     )
     load_timeout: PositiveSeconds = Field(
         default=600.0, description="A load that takes longer has failed."
+    )
+    stall_timeout: StallSeconds = Field(
+        default=STALL_TIMEOUT_S,
+        description="An engine that shows no sign of work for so long is replaced; or `never`.",
     )
     parallel: Count = Field(
         default=2, ge=1, le=256, description="Sequences generated at the same time."

@@ -25,6 +25,9 @@ SIZE_MAX_BYTES: Final = 2**50
 SECONDS_MAX: Final = 366 * 86400.0
 """A year; longer is `never`, where that is allowed."""
 
+NOTICED_S: Final = 2.0
+"""How often the daemon looks at its hosts (`llmd.runtime.watch`): it notices nothing shorter."""
+
 PLAUSIBLE_BYTES: Final = 2**20
 """Less than 1 MiB for a model or a budget is a number without its unit."""
 
@@ -120,6 +123,14 @@ def _positive(seconds: float) -> float:
     return seconds
 
 
+def _noticeable(seconds: float) -> float:
+    if seconds < NOTICED_S:
+        raise ValueError(
+            f"engines are looked at every {NOTICED_S:g} s; give at least that, or `never`"
+        )
+    return seconds
+
+
 def _plausible(count: int) -> int:
     if count < PLAUSIBLE_BYTES:
         raise ValueError(
@@ -170,3 +181,12 @@ SecondsOrNever = Annotated[
     _TIME_WRITTEN,
 ]
 """Seconds, where `never` is infinity."""
+
+StallSeconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    AfterValidator(_noticeable),
+    _schema("Seconds, a duration, or never", "2m", "never", minimum=NOTICED_S),
+    _TIME_WRITTEN,
+]
+"""`SecondsOrNever` that the daemon can measure."""

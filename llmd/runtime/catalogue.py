@@ -15,7 +15,14 @@ from math import inf
 from pathlib import Path
 
 from llmd.config.budget import budget_bytes
-from llmd.config.models import Config, LlamaProfile, MlxProfile, Profile, RemoteProfile
+from llmd.config.models import (
+    STALL_TIMEOUT_S,
+    Config,
+    LlamaProfile,
+    MlxProfile,
+    Profile,
+    RemoteProfile,
+)
 from llmd.core.events import Residency, Rules
 from llmd.core.footprint import (
     Footprint,
@@ -128,6 +135,11 @@ class Catalogue:
     def items(self) -> ItemsView[str, Entry]:
         """Names and profiles."""
         return self.entries.items()
+
+    def stall_timeout_s(self, name: str) -> float:
+        """How long the host called *name* may show no sign of work; also of a spare."""
+        entry = self.entries.get(name)
+        return entry.profile.stall_timeout if entry is not None else STALL_TIMEOUT_S
 
     @cached_property
     def faulty(self) -> frozenset[str]:

@@ -52,6 +52,7 @@ class Host:
         entry: The profile that it runs, or will; None for a spare without one.
         found: What the ledger says of it, when an earlier daemon started it.
         stopping: Why it was told to end; then its exit is no failure.
+        grace_s: Between SIGTERM and SIGKILL.
         assigned: Settled when a spare gets its profile.
         told: Set when it was told to end.
         gone: Set when it is reaped.
@@ -69,6 +70,7 @@ class Host:
     process: HostProcess | None = None
     upstream: Upstream | None = None
     stopping: str | None = None
+    grace_s: float = GRACE_S
     progress: float | None = None
     peak_bytes: int = 0
     told: asyncio.Event = field(default_factory=asyncio.Event)
@@ -161,6 +163,8 @@ class Hosting:
         if host is None or host.stopping is not None:
             return
         host.stopping = effect.reason
+        if effect.at_once:
+            host.grace_s = 0.0
         host.told.set()
         if not host.assigned.done():
             host.assigned.cancel()
@@ -301,7 +305,7 @@ class Hosting:
         if host.process is None:
             return
         try:
-            await host.process.stop(grace_s=GRACE_S)
+            await host.process.stop(grace_s=host.grace_s)
         except HostStuckError as error:
             log.error("host.stuck", host=host.number, profile=host.name, reason=error.message)
             await host.process.exited

@@ -36,10 +36,9 @@ def tree_bytes(pid: int, mapped_files: Iterable[Path] = ()) -> int:
     if sys.platform == "darwin":
         from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
 
-        tree = darwin_memory.tree(pid)
-        held = sum(map(darwin_memory.footprint_bytes, tree))
+        held = sum(map(darwin_memory.footprint_bytes, process_tree(pid)))
         return held + sum(map(_size_bytes, mapped_files)) if held else 0
-    return sum(map(_resident_bytes, _tree(pid)))
+    return sum(map(_resident_bytes, process_tree(pid)))
 
 
 def tree_peak_bytes(pid: int, mapped_files: Iterable[Path] = ()) -> int:
@@ -115,8 +114,12 @@ def _group_pressure() -> GroupPressure:
     return GroupPressure(*CGROUPS)
 
 
-def _tree(pid: int) -> set[int]:
+def process_tree(pid: int) -> set[int]:
     """*pid*, what descends from it, and what is in the session that it leads."""
+    if sys.platform == "darwin":
+        from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
+
+        return darwin_memory.tree(pid)
     found = {pid}
     try:
         leads = os.getsid(pid) == pid

@@ -39,6 +39,7 @@ class Watch:
         *,
         beat: Callable[[], None] = lambda: None,
         beat_s: float | None = None,
+        mind_hosts: Callable[[], None] = lambda: None,
         pressure: Callable[[], str | None] = pressure,
         keep_awake: KeepAwake | None = None,
         now: Callable[[], float] = clock.now,
@@ -51,6 +52,7 @@ class Watch:
             reload: Called when the file changes; does not raise for what is wrong in it.
             beat: Called each round: the event loop turns.
             beat_s: How often at least; None whenever it suits.
+            mind_hosts: Called each round; looks for hosts that hang.
             pressure: Why memory is short, or None.
             keep_awake: Told each round whether there is work, while `keep_awake` is set.
             now: Seconds on a monotonic clock.
@@ -60,6 +62,7 @@ class Watch:
         self._reload = reload
         self._beat = beat
         self._round_s = ROUND_S if beat_s is None else min(ROUND_S, beat_s)
+        self._mind_hosts = mind_hosts
         self._pressure = pressure
         self._keep_awake = KeepAwake() if keep_awake is None else keep_awake
         self._now = now
@@ -89,6 +92,7 @@ class Watch:
         for host in daemon.hosting:
             if host.process is not None:
                 host.process.log.shorten()
+        self._mind_hosts()
         shorten_log(daemon.log_dir / SERVICE_LOG)
         self._relieve()
         self._keep_awake.mind(busy=busy and daemon.config.keep_awake)
