@@ -51,9 +51,9 @@ def tree_peak_bytes(pid: int, mapped_files: Iterable[Path] = ()) -> int:
     if sys.platform == "darwin":
         from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
 
-        held = sum(map(darwin_memory.peak_bytes, darwin_memory.tree(pid)))
+        held = sum(map(darwin_memory.peak_bytes, process_tree(pid)))
         return held + sum(map(_size_bytes, mapped_files)) if held else 0
-    return sum(map(_peak_resident_bytes, _tree(pid)))
+    return sum(map(_peak_resident_bytes, process_tree(pid)))
 
 
 def machine_memory(gpu_limit_bytes: int | None = None) -> MachineMemory:
