@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
 
@@ -11,6 +11,11 @@ from llmd.proxy.headers import CORS, NOT_PASSED_BACK
 
 if TYPE_CHECKING:
     from llmd.proxy.pool import Shelf
+
+
+_MAX_BARREN: Final = 256 * 2**10
+"""Bytes without any of a body: heads, interim answers, chunk extensions, trailers."""
+_USUAL: Final = frozenset({b"close", b"keep-alive"})
 
 
 class Receiver(Protocol):
@@ -37,10 +42,10 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_head_only", "_interim", "_keeps_alive", "_on_idle_end", "_parser", "_pieces", "_shelf",
-        "_transport", "chunked", "complete", "content_type", "fault", "fresh_head", "idle_since_s",
-        "length", "lines", "lost", "on_body", "receiver", "reused", "started", "status",
-        "until_close",
+        "_barren_bytes", "_head_only", "_interim", "_keeps_alive", "_named", "_on_idle_end",
+        "_parser", "_pieces", "_shelf", "_transport", "chunked", "complete", "content_type",
+        "fault", "fresh_head", "idle_since_s", "length", "lines", "lost", "on_body", "receiver",
+        "reused", "started", "status", "until_close",
     )  # fmt: skip
 
     def __init__(self, shelf: "Shelf", on_idle_end: Callable[["UpstreamConnection"], None]) -> None:
@@ -68,6 +73,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.fresh_head = False
         self.complete = False
         self.fault = ""
+        self._barren_bytes = 0
+        """Since a piece of the body came last."""
+        self._named: list[bytes] = []
+        """Headers that are for llmd only, because `Connection` names them."""
         self._interim = False
         self._head_only = False
         self._keeps_alive = False
@@ -154,7 +163,11 @@ class UpstreamConnection(asyncio.Protocol):
         pieces = self._pieces
         if not pieces:
             body = b""
+            self._barren_bytes += len(data)
+            if self._barren_bytes > _MAX_BARREN and not self.complete:
+                self.fault = self.fault or "its headers do not end"
         else:
+            self._barren_bytes = 0
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
         if self.status and (body or self.fresh_head or self.complete):
@@ -200,9 +213,12 @@ class UpstreamConnection(asyncio.Protocol):
         if lower == b"content-length":
             self.length = int(value)
         elif lower == b"transfer-encoding":
-            self.chunked = value.strip().lower() == b"chunked"
-            if not self.chunked:
+            if self.chunked or value.strip().lower() != b"chunked":
                 self.fault = f"its transfer coding is {value.decode('latin-1')!r}"
+            self.chunked = True
+        elif lower == b"connection":
+            tokens = (token.strip() for token in value.lower().split(b","))
+            self._named += (token for token in tokens if token not in _USUAL)
         elif lower not in NOT_PASSED_BACK and not lower.startswith(CORS):
             if lower == b"content-type":
                 self.content_type = value.lower()
@@ -211,12 +227,18 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is whole; an interim one (1xx) is forgotten."""
         status = self._parser.get_status_code()
+        if status < 100:
+            self.fault = f"its status is {status}"
         if status < 200 or self.fault:
             self._interim = True
             return
         self._interim = False
         self.status = status
         self.fresh_head = True
+        if self._named:
+            self.lines = [
+                line for line in self.lines if line.partition(b":")[0].lower() not in self._named
+            ]
         # Not to be asked later: llhttp forgets when the message is complete.
         self._keeps_alive = self._parser.should_keep_alive()
         if self._head_only or status in {204, 304}:
@@ -230,6 +252,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._interim:
             self.lines.clear()
             self.length, self.chunked, self.content_type = None, False, b""
+            self._named.clear()
         else:
             self.complete = True
 
