@@ -1,10 +1,13 @@
-"""From a request to its first token on a cold port, beside the same server started by hand.
+"""From a request to its first token on a cold port, beside the same servers started by hand.
 
-Each round takes every way in turn, so that a slow moment of the machine hits all of them.
+Each round takes every way in turn, so that a slow moment of the machine hits all of them. By hand
+means: started, and asked as soon as anybody listens. "After a boot" is the same with the weights
+and the engine's packages forgotten by the page cache, as far as nobody else has them mapped.
 """
 
 import contextlib
 import http.client
+import importlib.util
 import json
 import os
 import select
@@ -13,15 +16,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
-from tests.bench.report import ROOT, save, say
-from tests.system.running import Llmd, free_ports
+from tests.bench.report import ROOT, save, say, table
+from tests.system.running import UNRULY, Llmd, free_ports, request
 
 
 ROUNDS = 3
+DEMO = ROOT / "build" / "demo"
+READY_DELAY_S = 0.6
 BODY = json.dumps(
     {"messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 8}
 )
+PACKAGES = ("mlx", "mlx_lm", "transformers", "tokenizers", "numpy", "xllamacpp", "huggingface_hub")
+
+MLX_BY_HAND = [
+    sys.executable, "-m", "mlx_lm.server", "--port", "{port}", "--model", str(DEMO / "tiny-mlx"),
+]  # fmt: skip
+LLAMA_BY_HAND = [
+    sys.executable,
+    "-c",
+    f"""
+import signal, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path = {str(DEMO / "tiny-f16.gguf")!r}
+params.port = {{port}}
+params.n_parallel = 2
+params.n_ctx = 2 * 32768
+params.kv_unified = False
+server = xllamacpp.Server(params)
+signal.pause()
+""",
+]
 
 
 def first_token_s(port, began, timeout_s=60):
@@ -35,7 +61,8 @@ def first_token_s(port, began, timeout_s=60):
             while line := response.readline():
                 if line.startswith(b"data: ") and b'"content"' in line:
                     return time.perf_counter() - began
-            raise SystemExit(f"no token: {response.status}")
+            if response.status != http.HTTPStatus.SERVICE_UNAVAILABLE:  # llama.cpp, while it loads
+                raise SystemExit(f"no token: {response.status}")
         select.select([], [], [], 0.01)
     raise SystemExit("no server")
 
@@ -53,64 +80,135 @@ def by_hand(command):
     try:
         return first_token_s(port, began)
     finally:
-        server.terminate()
+        server.kill()
         server.wait()
 
 
-def through(daemon, port, profile, *, spare):
-    """Ask a cold port of *daemon*, once its spare is prepared or known to be absent."""
-    daemon.admin("POST", f"/v1/profiles/{profile}/unload")
-    if spare:
-        daemon.wait_for(lambda s: s["spare"] and s["spare"]["state"] == "prepared")
-    return first_token_s(port, time.perf_counter())
+def forget():
+    """Let the page cache drop the demo's weights and the engines' packages."""
+    files = [DEMO / "tiny-f16.gguf", *(DEMO / "tiny-mlx").iterdir()]
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for place in spec.submodule_search_locations or () if spec is not None else ():
+            files += [file for file in Path(place).rglob("*") if file.is_file()]
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
 
 
-def start(directory, models, ports, **more):
-    return Llmd(
-        directory,
-        {
-            "budget": "8GiB",
-            "gateway": None,
-            "models_dirs": [str(models)],
-            **more,
-            "profiles": {
-                "mlx": {"engine": "mlx", "model": "tiny-mlx", "port": ports[0]},
-                "gguf": {"engine": "llama.cpp", "model": "tiny-f16.gguf", "port": ports[1]},
+class Cold:
+    """A daemon whose ports are cold each time they are asked."""
+
+    def __init__(self, directory, *, spare):
+        self.spare = spare
+        self.mlx, self.gguf, self.slow = free_ports(3)
+        self.daemon = Llmd(
+            directory,
+            {
+                "budget": "8GiB",
+                "gateway": None,
+                "models_dirs": [str(DEMO)],
+                "warm_spare": spare,
+                "profiles": {
+                    "mlx": {"engine": "mlx", "model": "tiny-mlx", "port": self.mlx},
+                    "gguf": {"engine": "llama.cpp", "model": "tiny-f16.gguf", "port": self.gguf},
+                    "slow": {
+                        "engine": "command",
+                        "cmd": [*UNRULY, "--ready-delay", str(READY_DELAY_S)],
+                        "port": self.slow,
+                        "memory": "100MiB",
+                    },
+                },
             },
-        },
-    ).start()
+        ).start()
+
+    def unload(self, profile):
+        """Milliseconds until its process was reaped."""
+        began = time.perf_counter()
+        _, report = self.daemon.admin("POST", f"/v1/profiles/{profile}/unload")
+        assert not self.daemon.profile(profile)["host_pid"], report
+        return (time.perf_counter() - began) * 1e3
+
+    def ask(self, port, *, forgotten=False):
+        """Seconds to a token from a port that was made cold."""
+        if self.spare:
+            self.daemon.wait_for(lambda s: s["spare"] and s["spare"]["state"] == "prepared")
+        if forgotten:
+            forget()
+        return first_token_s(port, time.perf_counter())
+
+    def unnoticed_ms(self):
+        """How long a server that was ready had nothing to do, while a request waited for it."""
+        request(self.slow, body={"messages": [], "max_tokens": 1})
+        _, _, stats = request(self.slow, "GET", "/stats")
+        self.unload("slow")
+        return json.loads(stats)["unused_s"] * 1e3
+
+
+def measure(spared, bare):
+    """Seconds to the first token of each way, unloads and unnoticed readiness in ms."""
+    boot = hasattr(os, "posix_fadvise")
+
+    def hand(command, *, forgotten=False):
+        if forgotten:
+            forget()
+        return by_hand(command)
+
+    ways = {
+        "mlx_lm.server by hand": lambda **how: hand(MLX_BY_HAND, **how),
+        "llmd, MLX, no spare": lambda **how: bare.ask(bare.mlx, **how),
+        "llmd, MLX, warm spare": lambda **how: spared.ask(spared.mlx, **how),
+        "xllamacpp by hand": lambda **how: hand(LLAMA_BY_HAND, **how),
+        "llmd, llama.cpp": lambda **how: bare.ask(bare.gguf, **how),
+    }
+    tokens, unloads, unnoticed = {}, {"MLX": [], "llama.cpp": []}, []
+    for _ in range(ROUNDS):
+        for forgotten in (False, True) if boot else (False,):
+            for name, way in ways.items():
+                taken_s = way(forgotten=forgotten)
+                tokens.setdefault((name, forgotten), []).append(taken_s)
+                if name.startswith("llmd"):
+                    daemon = spared if "warm" in name else bare
+                    engine, profile = ("MLX", "mlx") if "MLX" in name else ("llama.cpp", "gguf")
+                    unloads[engine].append(daemon.unload(profile))
+        unnoticed += [bare.unnoticed_ms() for _ in range(3)]
+    return tokens, unloads, unnoticed
 
 
 def main():
-    models = ROOT / "build" / "demo"
-    ports = free_ports(4)
-    times = {}
     with contextlib.ExitStack() as stack:
-        spared, bare = (
+        directories = [
             stack.enter_context(tempfile.TemporaryDirectory(prefix="llmd-", dir="/tmp"))
             for _ in range(2)
-        )
-        with_spare = start(spared, models, ports[:2])
-        stack.callback(with_spare.stop)
-        without = start(bare, models, ports[2:], warm_spare=False)
-        stack.callback(without.stop)
-        stock = [sys.executable, "-m", "mlx_lm.server", "--port", "{port}"]
-        ways = {
-            "mlx_lm.server by hand": lambda: by_hand([*stock, "--model", str(models / "tiny-mlx")]),
-            "llmd, MLX, no spare": lambda: through(without, ports[2], "mlx", spare=False),
-            "llmd, MLX, warm spare": lambda: through(with_spare, ports[0], "mlx", spare=True),
-            "llmd, llama.cpp": lambda: through(without, ports[3], "gguf", spare=False),
-        }
-        for _ in range(ROUNDS):
-            for name, measure in ways.items():
-                times.setdefault(name, []).append(measure())
-    base = statistics.median(times["mlx_lm.server by hand"])
-    say(f"{'':28}{'median':>10}{'min':>10}{'max':>10}{'ratio':>10}")
-    for name, taken in times.items():
+        ]
+        spared = Cold(directories[0], spare=True)
+        stack.callback(spared.daemon.stop)
+        bare = Cold(directories[1], spare=False)
+        stack.callback(bare.daemon.stop)
+        tokens, unloads, unnoticed = measure(spared, bare)
+    rows = {}
+    for (name, forgotten), taken in tokens.items():
+        base = "mlx_lm.server by hand" if "mlx" in name.lower() else "xllamacpp by hand"
         middle = statistics.median(taken)
-        figures = "".join(f"{value:9.2f}s" for value in (middle, min(taken), max(taken)))
-        say(f"{name:28}{figures}{middle / base:10.2f}")
-    save("swap", times)
+        rows[name + (", after a boot" if forgotten else "")] = {
+            "median, s": middle,
+            "least, s": min(taken),
+            "most, s": max(taken),
+            "ratio": middle / statistics.median(tokens[base, forgotten]),
+        }
+    table(rows, ["median, s", "least, s", "most, s", "ratio"], head="request to first token")
+    others = {
+        **{f"unload to reaped, {engine}": taken for engine, taken in unloads.items()},
+        "ready, and not noticed": unnoticed,
+    }
+    spread = {
+        name: {"median, ms": statistics.median(ms), "least, ms": min(ms), "most, ms": max(ms)}
+        for name, ms in others.items()
+    }
+    say()
+    table(spread, ["median, ms", "least, ms", "most, ms"])
+    save("swap", {"first_token": rows, "others": spread})
 
 
 if __name__ == "__main__":
