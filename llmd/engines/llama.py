@@ -14,6 +14,23 @@ Runner = Literal["llama-server", "xllamacpp", "llama-cpp-python"]
 
 _EMBEDDINGS: Final = frozenset({"/v1/embeddings"})
 _RERANK: Final = frozenset({"/v1/rerank", "/v1/reranking"})
+_OWN_PATHS: Final = frozenset(
+    {
+        "/v1/completion",
+        "/v1/infill",
+        "/v1/tokenize",
+        "/v1/detokenize",
+        "/v1/apply-template",
+        "/v1/embedding",
+        "/v1/reranking",
+        "/v1/chat/completions/input_tokens",
+        "/v1/responses/input_tokens",
+        "/v1/audio/transcriptions",
+    }
+)
+_CPP_PYTHON_PATHS: Final = frozenset(
+    {"/v1/extras/tokenize", "/v1/extras/tokenize/count", "/v1/extras/detokenize"}
+)
 _CPP_PYTHON_LACKS: Final = _RERANK | {
     "/v1/responses",
     "/v1/messages",
@@ -30,6 +47,8 @@ _PROJECTOR_FLAGS: Final = ("--mmproj", "-mm", "--mmproj-url", "-mmu", "--mmproj-
 _SPARE_HTTP_THREADS: Final = 12
 _ONE_TOKEN: Final = {"prompt": "a", "max_tokens": 1}
 _MIB: Final = 2**20
+_NO_DEBUGGER: Final = "GGML_NO_BACKTRACE"
+"""Else an engine that aborts starts `gdb`, which prints what functions were called with."""
 
 
 def recipe(profile: LlamaProfile, materials: Materials) -> Recipe:
@@ -56,9 +75,11 @@ def recipe(profile: LlamaProfile, materials: Materials) -> Recipe:
         sequences=1 if runner == "llama-cpp-python" else profile.parallel,
         runner=runner,
         unsupported=_unsupported(runner, profile.args),
+        own_paths=_CPP_PYTHON_PATHS if runner == "llama-cpp-python" else _OWN_PATHS,
         edits=BodyEdits(
             defaults=profile.defaults,
             force=force,
+            check_fields=True,
             widen_schemas=True,
             refuse_addresses=sees(profile),
             tool_description_limit=profile.tool_description_limit,
@@ -207,6 +228,6 @@ def _launch(
         profile=profile.name,
         kind=kind,
         options=options,
-        env={**profile.env, **env},
+        env={_NO_DEBUGGER: "1", **profile.env, **env},
         load_timeout_s=profile.load_timeout,
     )

@@ -68,6 +68,7 @@ def recipe(profile: MlxProfile, materials: Materials) -> Recipe:
         sequences=1 if alone else profile.parallel,
         runner="mlx_lm",
         unsupported=UNSUPPORTED if embeds else UNSUPPORTED | _EMBEDDINGS,
+        own_paths=frozenset(),
         edits=BodyEdits(
             defaults=profile.defaults,
             force=profile.force,

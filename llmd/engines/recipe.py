@@ -79,6 +79,7 @@ class Recipe:
         launch: For the host; None when nothing runs here.
         sequences: Requests that it serves at once.
         unsupported: Paths that it lacks and that are answered with a 501.
+        own_paths: Those that it gets to see beside the ones that llmd knows; None is all.
         edits: Changes to request bodies.
         spare_kind: The kind of warm spare that the launch may be loaded into.
         fingerprint: Changes when, and only when, a resident must be reloaded to honour the profile.
@@ -90,6 +91,7 @@ class Recipe:
     sequences: int
     runner: str
     unsupported: frozenset[str] = frozenset()
+    own_paths: frozenset[str] | None = None
     edits: BodyEdits = field(default_factory=BodyEdits)
     spare_kind: str | None = None
     fingerprint: str = ""

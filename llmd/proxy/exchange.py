@@ -12,7 +12,7 @@ from llmd.proxy import dialect, local, ollama
 from llmd.proxy.at_work import AtWork
 from llmd.proxy.gate import Lease
 from llmd.proxy.outgoing import request_head
-from llmd.proxy.paths import STREAMING, canonical, lacks
+from llmd.proxy.paths import STREAMING, canonical, check
 from llmd.proxy.peek import NOTHING, look
 from llmd.proxy.preparation import prepare
 from llmd.proxy.rate import Rate
@@ -154,8 +154,10 @@ class Exchange:
         if self._path == "/v1/chat/completions":
             return
         there = self._service.gate.destination(self._service.port, self._peek.model)
-        if there is not None and self._path in there.unsupported:
-            raise lacks(there.profile, self._path)
+        if there is not None:
+            check(
+                there.profile, self._path, unsupported=there.unsupported, own_paths=there.own_paths
+            )
 
     def _settled(self, outcome: Lease | LlmdError) -> None:
         """The gate's answer; may come before `arrive` has returned the ticket."""

@@ -33,6 +33,7 @@ class BodyEdits:
     Attributes:
         defaults: Top-level fields, set where they are absent.
         force: Top-level fields, set always.
+        check_fields: Whether the engine has fields of its own (`llmd.proxy.fields`).
         widen_schemas: Whether the engine takes only some JSON Schemas (`llmd.proxy.schemas`).
         tool_description_limit: Characters left of the description of a tool or parameter.
         refuse_addresses: Whether the engine fetches pictures by their address (`llmd.proxy.media`).
@@ -40,6 +41,7 @@ class BodyEdits:
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     force: Mapping[str, Any] = field(default_factory=dict)
+    check_fields: bool = False
     widen_schemas: bool = False
     tool_description_limit: int | None = None
     refuse_addresses: bool = False
@@ -68,6 +70,8 @@ class Lease:
     edits: BodyEdits = BodyEdits()
     unsupported: frozenset[str] = frozenset()
     """Paths that this engine lacks and answers with a 501, such as `/v1/embeddings`."""
+    own_paths: frozenset[str] | None = None
+    """Further paths that this engine gets to see; None is all there are (`llmd.proxy.paths`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Destination:
     profile: str
     unsupported: frozenset[str] = frozenset()
     """As in `Lease`: known before a load, so that a 501 does not cause one."""
+    own_paths: frozenset[str] | None = None
 
 
 Settled = Callable[[Lease | LlmdError], None]

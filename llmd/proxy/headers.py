@@ -27,6 +27,9 @@ NOT_FORWARDED: Final = frozenset(
         b"authorization",
         b"x-api-key",
         b"cookie",
+        # llama.cpp goes on without its client for one that names its conversation, and lets
+        # others read along.
+        b"x-conversation-id",
         # llmd is the one that judges origins; an engine with its own idea would only break pages.
         b"origin",
         b"referer",

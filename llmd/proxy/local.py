@@ -12,7 +12,7 @@ from llmd.proxy import ollama
 from llmd.proxy.dialect import JSON_LINES, render
 from llmd.proxy.gate import Gate, ModelCard
 from llmd.proxy.guard import Guard
-from llmd.proxy.paths import JSON_ENDPOINTS, canonical
+from llmd.proxy.paths import JSON_ENDPOINTS, NotFoundError, canonical
 from llmd.proxy.request import Request
 
 
@@ -28,12 +28,6 @@ class Answer:
     status: int
     lines: bytes
     body: bytes = b""
-
-
-class NotFoundError(InvalidRequestError):
-    """Nobody has such a path."""
-
-    code, status = "not_found", HTTPStatus.NOT_FOUND
 
 
 class MethodNotAllowedError(InvalidRequestError):
@@ -54,7 +48,7 @@ def answer(request: Request, *, port: int, gate: Gate, guard: Guard) -> Answer |
     name = canonical(path)
     if name in JSON_ENDPOINTS:
         return None if method == b"POST" else _wrong_method(path, "POST, OPTIONS")
-    if path == "/health":
+    if name == "/v1/health":
         return _health(request, gate.health(port)) if method in _READ else _wrong_method(path)
     if name == "/v1/models" or name.startswith("/v1/models/"):
         if method not in _READ:

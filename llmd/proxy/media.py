@@ -1,6 +1,7 @@
 """Pictures and sounds in a request: they travel inside it, as `data:` addresses.
 
 llama.cpp fetches any other address itself, whatever network it leads into, and follows redirects.
+Films it hands to `ffmpeg`, which may find addresses inside of them: there are none.
 """
 
 import json
@@ -13,8 +14,9 @@ from llmd.errors import InvalidRequestError
 from llmd.proxy.request import Request
 
 
+_FILMS: Final = frozenset({"video", "video_url", "input_video"})
 _KINDS: Final = frozenset(
-    {"image", "image_url", "input_image", "audio_url", "input_audio", "video_url", "input_video"}
+    {"image", "image_url", "input_image", "audio_url", "input_audio"} | _FILMS
 )
 _ADDRESSES: Final = ("image_url", "audio_url", "video_url", "url", "source", "input_audio")
 _ANY: Final = msgspec.json.Decoder()
@@ -28,8 +30,8 @@ def check(request: Request) -> None:
     Chat completions, Messages and Responses. A form is no chat to the engine, and passes.
 
     Raises:
-        InvalidRequestError: One is an address to be fetched; or the body cannot be read here, and
-            so might be one in disguise (compressed, nested beyond measure).
+        InvalidRequestError: One is an address to be fetched, or a film; or the body cannot be read
+            here, and so might be one in disguise (compressed, nested beyond measure).
     """
     kind = request.fields.get(b"content-type", b"").lstrip().lower()
     if not request.body or kind.startswith(b"multipart/form-data"):
@@ -39,6 +41,10 @@ def check(request: Request) -> None:
         return
     for field in ("messages", "input"):
         for part in _parts(document.get(field), _DEPTH):
+            if part["type"] in _FILMS:
+                raise InvalidRequestError(
+                    "films are not taken", remedy="send pictures of them", param=field
+                )
             for address in _addresses(part):
                 if not address.startswith("data:"):
                     raise InvalidRequestError(

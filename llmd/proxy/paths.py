@@ -1,8 +1,15 @@
-"""The paths that llmd knows something about; all others go to the engine as they are."""
+"""The paths that llmd knows something about, and which of them an engine gets to see.
 
+Where llmd knows the engine, a port passes on what computes an answer from the request alone. What
+tells of others or changes what they get (`/slots`, `/props`, `/lora-adapters`, `/v1/streams/…`),
+runs programs (`/tools`) or asks other servers (`/cors-proxy`) is not for the clients of a port, and
+neither is what a later version of the engine may bring: so the list is of what passes.
+"""
+
+from http import HTTPStatus
 from typing import Final
 
-from llmd.errors import UnsupportedError
+from llmd.errors import InvalidRequestError, UnsupportedError
 
 
 JSON_ENDPOINTS: Final = frozenset(
@@ -26,6 +33,9 @@ STREAMING: Final = frozenset(
 ENDS_WITH_DONE: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Paths whose streams end with `data: [DONE]`."""
 
+FORMS: Final = frozenset({"/v1/audio/transcriptions"})
+"""Paths that take a form, with a file in it."""
+
 _HAVE_IT: Final = {
     "/v1/embeddings": "a profile with `args: [--embeddings]` has it",
     "/v1/rerank": "a llama.cpp profile with `args: [--reranking]` has it",
@@ -38,6 +48,36 @@ def canonical(path: str) -> str:
         return path
     path = path.rstrip("/") or "/"
     return path if path.startswith("/v1/") else "/v1" + path
+
+
+class NotFoundError(InvalidRequestError):
+    """Nobody has such a path, or not for the clients of a port."""
+
+    code, status = "not_found", HTTPStatus.NOT_FOUND
+
+
+def check(
+    profile: str, path: str, *, unsupported: frozenset[str], own_paths: frozenset[str] | None
+) -> None:
+    """See that the engine of *profile* may be asked for *path* (canonical).
+
+    Args:
+        profile: Who would serve it.
+        path: What was asked for.
+        unsupported: What the engine is known to lack.
+        own_paths: What it gets to see beside `JSON_ENDPOINTS`; None is everything.
+
+    Raises:
+        UnsupportedError: The engine lacks it.
+        NotFoundError: It is not passed on.
+    """
+    if path in unsupported:
+        raise lacks(profile, path)
+    if own_paths is not None and path not in own_paths and path not in JSON_ENDPOINTS:
+        raise NotFoundError(
+            f"{profile} serves no {path.removeprefix('/v1')} to the clients of a port",
+            remedy="GET /v1/models tells context and state; `llmd-ctl` administers",
+        )
 
 
 def lacks(profile: str, path: str) -> UnsupportedError:

@@ -1,8 +1,8 @@
 """Which regular expressions llama.cpp turns into a grammar, found by trying them on it.
 
-It reads a `pattern` only from `^` to `$`, and makes nothing of the others; a look-around or a named
-group makes it give the pattern up, too. Those it is left to. What is told here are the ones that it
-answers with an error, or with a grammar that grows until the memory is used up.
+It reads a `pattern` only from `^` to `$`, with few escapes, and no look-around or named group. Any
+other it writes into its log and makes nothing of; some it answers with an error, or with a grammar
+that grows until the memory is used up.
 """
 
 import re
@@ -12,7 +12,13 @@ from typing import Final
 MOST_REPEATS: Final = 2000
 """Of one element, as a lower bound; a grammar with more is refused."""
 
-_BRACES: Final = re.compile(r"\{(\d*)(,?)(\d*)\}")
+_DEEPEST: Final = 64
+"""Groups in groups."""
+
+_BRACES: Final = re.compile(r"\{(?!,?\})(\d*)(,?)(\d*)\}")
+_HEX: Final = r"x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}"
+_ESCAPE: Final = re.compile(rf"[\"$()*+\-.?\[\\\]^nrt{{|}}]|{_HEX}")
+_ESCAPE_IN_CLASS: Final = re.compile(rf"[\"\-\[\\\]nrt]|{_HEX}")
 
 _NOTHING: Final = "nothing"
 _ATOM: Final = "atom"
@@ -23,10 +29,9 @@ _REPEATED: Final = "+ or {}"
 
 
 def usable(pattern: str) -> bool:
-    """Whether llama.cpp takes *pattern*, or leaves it alone."""
-    if not (pattern.startswith("^") and pattern.endswith("$") and len(pattern) > 1):
-        return True
-    return _scan(pattern[1:-1])
+    """Whether llama.cpp makes a grammar of *pattern*."""
+    anchored = pattern.startswith("^") and pattern.endswith("$") and len(pattern) > 1
+    return anchored and "\0" not in pattern and _scan(pattern[1:-1])
 
 
 def _scan(text: str) -> bool:
@@ -44,12 +49,15 @@ def _scan(text: str) -> bool:
             last = _OPTIONAL if letter in "*?" else _REPEATED
             at += 1 if braces is None else len(braces[0])
             continue
+        if letter in "^$]{}":
+            return False
         if letter == "(":
             groups.append(False)
             last, empty = _NOTHING, True
-            at += 2 if text.startswith("?", at + 1) else 1
-            if text.startswith("(?:", at - 2):
-                at += 1
+            plain = not text.startswith("?", at + 1)
+            if len(groups) > _DEEPEST or not (plain or text.startswith("?:", at + 1)):
+                return False
+            at += 1 if plain else 3
             continue
         if letter == ")":
             if not groups:
@@ -66,9 +74,10 @@ def _scan(text: str) -> bool:
                 return False
             last, empty = _ATOM, False
         elif letter == "\\":
-            at += 1
-            if at == len(text):
+            escape = _ESCAPE.match(text, at + 1)
+            if escape is None:
                 return False
+            at = escape.end() - 1
             last, empty = _ATOM, False
         else:
             last, empty = _ATOM if letter.isascii() else _WIDE, False
@@ -87,10 +96,15 @@ def _may_repeat(last: str, letter: str, braces: "re.Match[str] | None") -> bool:
 
 
 def _end_of_class(text: str, start: int) -> int:
-    """Where the `]` of the class that begins at *start* is; -1 when there is none."""
+    """Where the `]` of the class that begins at *start* is; -1 when it cannot be read."""
     at = start + 1
     while at < len(text):
         if text[at] == "]":
             return at
-        at += 2 if text[at] == "\\" else 1
+        if text[at] == "\\":
+            escape = _ESCAPE_IN_CLASS.match(text, at + 1)
+            if escape is None:
+                return -1
+            at = escape.end() - 1
+        at += 1
     return -1

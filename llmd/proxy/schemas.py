@@ -143,7 +143,7 @@ def _refused_array(schema: Schema) -> str | None:
 
 
 def _refused_string(schema: Schema) -> str | None:
-    pattern = schema.get("pattern", "")
+    pattern = schema.get("pattern", "^$")
     if not isinstance(pattern, str) or not usable(pattern):
         return "pattern"
     if not isinstance(schema.get("format", ""), str):

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from llmd.proxy.fields import disguised
 from llmd.proxy.gate import BodyEdits, Repair
 from llmd.proxy.schemas import MOST_SCHEMAS, Schema, widen
 
@@ -41,7 +42,9 @@ def concerned(edits: BodyEdits, body: bytes | bytearray) -> bool:
     """Whether `apply` could have anything to do; not even looks at *body* for most profiles."""
     if edits.tool_description_limit is not None and _TOOLS in body:
         return True
-    return edits.widen_schemas and (_TOOLS in body or any(sign in body for sign in _FORMATS))
+    return edits.widen_schemas and (
+        _TOOLS in body or any(sign in body for sign in _FORMATS) or disguised(body)
+    )
 
 
 def apply(

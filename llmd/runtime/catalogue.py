@@ -98,6 +98,11 @@ class Entry:
         """Paths that the engine lacks."""
         return self.recipe.unsupported if self.recipe is not None else frozenset()
 
+    @property
+    def own_paths(self) -> frozenset[str] | None:
+        """Paths that the engine gets to see beside those that llmd knows; None is all."""
+        return self.recipe.own_paths if self.recipe is not None else None
+
 
 @dataclass(frozen=True)
 class Catalogue:

@@ -288,7 +288,8 @@ class Daemon:
         assert host is not None, "a grant names a live host"  # noqa: S101
         assert host.upstream is not None, "that is ready"  # noqa: S101
         entry = self.catalogue[effect.profile]  # not the host's: `defaults` may have changed since
-        settled(Lease(effect.ticket, effect.profile, host.upstream, entry.edits, entry.unsupported))
+        paths = (entry.unsupported, entry.own_paths)
+        settled(Lease(effect.ticket, effect.profile, host.upstream, entry.edits, *paths))
 
     def _refuse(self, effect: Refuse) -> None:
         settled = self.waiting.pop(effect.ticket, None)

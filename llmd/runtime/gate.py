@@ -68,7 +68,8 @@ class DaemonGate:
         name = self._daemon.scheduler.destination(port, model)
         if name is None:
             return None
-        return Destination(name, self._daemon.catalogue[name].unsupported)
+        entry = self._daemon.catalogue[name]
+        return Destination(name, entry.unsupported, entry.own_paths)
 
     def autopsy(self, lease: Lease, explained: Explained) -> None:
         """Wait for the exit of the lease's host, and tell what it says."""

@@ -173,7 +173,7 @@ def test_llama_cpp_python_is_asked_one_thing_at_a_time_and_never_interrupted():
     assert (after(argv, "--n_ctx"), after(argv, "--port")) == ("4096", "{port}")
     assert recipe.launch.options["ready"] == "/v1/models"
     assert recipe.launch.options["headers"] == {"Authorization": "Bearer {key}"}
-    assert recipe.launch.env == {"API_KEY": "{key}"}
+    assert recipe.launch.env == {"API_KEY": "{key}", "GGML_NO_BACKTRACE": "1"}
     assert "{key}" not in argv
     assert recipe.sequences == 1
     assert {"/v1/rerank", "/v1/responses", "/v1/messages"} <= recipe.unsupported

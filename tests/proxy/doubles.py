@@ -31,6 +31,7 @@ class SmallGate:
         self.edits = BodyEdits()
         self.unsupported = frozenset()
         self.known_unsupported = frozenset()
+        self.own_paths = None
         self.cards = [
             ModelCard("code", "ready", 4096, ("coder",), ("chat", "tools"), held_bytes=7),
             ModelCard("chat", "unloaded"),
@@ -57,7 +58,7 @@ class SmallGate:
                 await self._changed.wait()
 
     def lease(self, ticket):
-        return Lease(ticket, "code", self.upstream, self.edits, self.unsupported)
+        return Lease(ticket, "code", self.upstream, self.edits, self.unsupported, self.own_paths)
 
     # --- of `Gate` ---
 
@@ -83,7 +84,7 @@ class SmallGate:
         return "loading code, 40 %"
 
     def destination(self, port, model):
-        return Destination("code", self.known_unsupported)
+        return Destination("code", self.known_unsupported, self.own_paths)
 
     def autopsy(self, lease, explained):
         self.autopsies.append(explained)

@@ -543,6 +543,32 @@ async def test_missing_path_is_refused_without_asking_the_engine(start):
     assert plane.gate.left == [(1, False)]
 
 
+@pytest.mark.parametrize("path", ["/slots", "/%74okenize", "//tokenize", "/v1/tokenize/../slots"])
+async def test_path_that_is_not_for_clients_is_refused_before_anything_is_asked_for(start, path):
+    plane = await start()
+    plane.gate.own_paths = frozenset({"/v1/tokenize"})
+    client = await plane.client()
+
+    response = await client.post(b"{}", path=path)
+
+    assert (response.status, response.error["code"]) == (404, "not_found")
+    assert "llmd-ctl" in response.error["remedy"]
+    assert plane.gate.arrived == []
+
+
+async def test_path_of_the_engines_own_is_passed_on_with_what_the_profile_forces(start):
+    plane = await start()
+    plane.gate.own_paths = frozenset({"/v1/tokenize"})
+    plane.gate.edits = BodyEdits(force={"a": 1})
+    client = await plane.client()
+
+    assert (await client.post(b'{"a":2}', path="/tokenize")).status == 200
+    assert plane.engine.requests[-1].body == b'{"a":1}'
+    for body in (b"[]", b"\x1f\x8b", b"[" * 5000):
+        response = await client.post(body, path="/tokenize")
+        assert (response.status, response.error["code"]) == (400, "invalid_request")
+
+
 async def test_engine_error_becomes_an_openai_error(start):
     async def script(side):
         while await side.request() is not None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from llmd.proxy.gate import BodyEdits, Repair
 from llmd.proxy.schemas import MOST_SCHEMAS, widen
 from llmd.proxy.tools import apply, concerned, cut
-from tests.schemas_of_clients import REFUSED, TAKEN, of_city
+from tests.schemas_of_clients import GIVEN_UP, REFUSED, TAKEN, of_city
 
 
 WIDEN = BodyEdits(widen_schemas=True)
@@ -20,7 +20,7 @@ def chat(parameters, name="get_weather", **more):
     return {"type": "function", "function": {"name": name, "parameters": parameters, **more}}
 
 
-@pytest.mark.parametrize(("parameters", "dropped", "hangs"), REFUSED)
+@pytest.mark.parametrize(("parameters", "dropped", "hangs"), REFUSED + GIVEN_UP)
 def test_what_llama_cpp_refuses_is_dropped_and_nothing_else(parameters, dropped, hangs):
     schema, expected = copy.deepcopy(parameters), copy.deepcopy(parameters)
 

@@ -46,8 +46,12 @@ ORDINARY = {
         {"role": "user", "content": FRANCE[0]},
     ],
 }  # fmt: skip
-# Not here: a pattern without anchors. llama.cpp prints it whatever its verbosity is.
 WRONG_SCHEMA = {"type": "string", "pattern": "^(zqpatternzq[$", "$ref": "#/zqrefzq"}
+USELESS = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "pattern": "zqpatternzq"},
+    "properties": {"a": {"type": "string", "pattern": "^zqpatternzq(?=b)$"}},
+}
 BODIES = {
     name: body if isinstance(body, bytes | str) else json.dumps(body)
     for name, body in {
@@ -71,6 +75,15 @@ BODIES = {
             **ORDINARY,
             "response_format": {"type": "json_schema", "json_schema": {"schema": WRONG_SCHEMA}},
         },
+        "broken grammar": {**ORDINARY, "grammar": "root ::= zqgrammarzq"},
+        "useless pattern": {
+            **ORDINARY, "tools": [{**TOOL, "function": {"parameters": USELESS}}],
+            "response_format": {"type": "json_schema", "json_schema": {"schema": USELESS}},
+        },
+        "schema of a completion": {**ORDINARY, "json_schema": {"not": {"const": "zqschemazq"}}},
+        "schema in disguise": json.dumps({**ORDINARY, "json_schema": USELESS}).replace(
+            "json_schema", "json_schem\\u0061"
+        ),
         "wrong tool": {**ORDINARY, "tools": [{**TOOL, "function": {"parameters": WRONG_SCHEMA}}]},
         "too long": {"prompt": "zqlongzq " * 9000, "input": "zqlongzq " * 9000},
         "not text": b'{"prompt": "zqbytezq\xff\xfe"}',

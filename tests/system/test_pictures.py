@@ -159,6 +159,11 @@ def at(url):
             },
             id="responses",
         ),
+        pytest.param(
+            "/v1/chat/completions",
+            chat({"type": "input_audio", "input_audio": {"url": "http://{}/x"}}),
+            id="sound",
+        ),
     ],
 )
 def test_no_picture_is_fetched_for_a_request(llmd, path, body):
@@ -169,6 +174,26 @@ def test_no_picture_is_fetched_for_a_request(llmd, path, body):
         status, _, answer = request(llmd.eye, path=path, body=json.loads(text))
         assert status == 400
         assert "none is fetched" in json.loads(answer)["error"]["message"]
+        with pytest.raises(BlockingIOError):
+            trap.accept()
+
+
+@pytest.mark.parametrize("kind", ["video_url", "input_video", "video"])
+def test_film_is_refused_though_it_is_in_the_request(llmd, kind):
+    film = {"url": "data:video/mp4;base64,AAAA", "data": "AAAA"}
+    status, _, answer = request(llmd.eye, body=chat(TEXT, {"type": kind, kind: film}))
+    assert (status, b"films are not taken" in answer) == (400, True)
+
+
+@pytest.mark.parametrize("data", ["http://{}/x", "file:///etc/passwd"])
+def test_bytes_of_a_picture_in_a_plain_completion_are_no_address(llmd, data):
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0)
+        place = f"127.0.0.1:{trap.getsockname()[1]}"
+        prompt = {"prompt_string": "<__media__>", "multimodal_data": [data.replace("{}", place)]}
+        status, _, answer = request(llmd.eye, path="/completion", body={"prompt": prompt})
+        assert status in (400, 500)
+        assert b"root:" not in answer
         with pytest.raises(BlockingIOError):
             trap.accept()
 
@@ -200,8 +225,8 @@ def test_form_passes_to_the_engine(llmd):
     with contextlib.closing(
         http.client.HTTPConnection("127.0.0.1", llmd.eye, timeout=30)
     ) as client:
-        client.request("POST", "/nowhere", form, headers)
-        assert client.getresponse().status == 404
+        client.request("POST", "/v1/audio/transcriptions", form, headers)
+        assert b"does not support audio" in client.getresponse().read()
 
 
 def test_tool_may_be_called_with_an_address(llmd):

@@ -1,15 +1,13 @@
 """Tools whose schemas llama.cpp refuses, through a port of the whole program to the real engine."""
 
-import contextlib
-import http.client
 import json
-import socket
 
 import pytest
 
 from tests.lessons import LESSONS, TOOLS
-from tests.schemas_of_clients import REFUSED, TAKEN, of_city
+from tests.schemas_of_clients import GIVEN_UP, REFUSED, TAKEN, of_city
 from tests.system.conftest import demo_config, running
+from tests.system.engine import engine_of, straight
 from tests.system.running import request
 
 
@@ -26,29 +24,8 @@ def llmd(demo_models):
     with running(config) as daemon:
         daemon.port = ports[8084]
         assert request(daemon.port, body=asking(of_city({})))[0] == 200
-        daemon.upstream = next(s for s in daemon.socket.parent.iterdir() if listens(s))
+        daemon.upstream = engine_of(daemon)
         yield daemon
-
-
-def listens(path):
-    """Whether an engine answers at *path*."""
-    if not path.is_socket() or path.name == "llmd.sock":
-        return False
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        return straight(path, {"prompt": "a", "max_tokens": 1}, "/v1/completions")[0] == 200
-    return False
-
-
-def straight(path, body, to="/v1/chat/completions"):
-    """Ask the engine itself, past the daemon."""
-    connection = http.client.HTTPConnection("localhost", timeout=30)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(30)
-    with contextlib.closing(connection):
-        connection.sock.connect(str(path))
-        connection.request("POST", to, json.dumps(body), {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, response.read()
 
 
 def asking(schema):
@@ -72,10 +49,26 @@ def test_what_the_engine_refuses_is_served_by_the_port(llmd, parameters, dropped
     assert status == 200, answer
 
 
+@pytest.mark.parametrize(("parameters", "dropped", "hangs"), GIVEN_UP)
+def test_what_the_engine_would_write_into_its_log_does_not_get_there(
+    llmd, parameters, dropped, hangs
+):
+    log = llmd.directory / "log" / "reason.log"
+    before = log.stat().st_size
+    assert request(llmd.port, body=asking(parameters))[0] == 200
+    assert b"zqz" not in log.read_bytes()[before:]
+
+    assert straight(llmd.upstream, asking(parameters))[0] == 200
+    assert b"zqz" in log.read_bytes()[before:], f"llama.cpp takes this; no need to drop {dropped}"
+
+
 @pytest.mark.parametrize("parameters", TAKEN)
 def test_what_is_left_alone_is_taken_by_the_engine(llmd, parameters):
+    log = llmd.directory / "log" / "reason.log"
+    before = log.stat().st_size
     status, answer = straight(llmd.upstream, asking(parameters))
     assert status == 200, answer
+    assert log.stat().st_size == before
 
 
 @pytest.mark.parametrize(
@@ -111,6 +104,8 @@ def test_a_repair_is_an_event_once_with_names_and_without_values(llmd):
     events = json.loads(llmd.ctl("--json", "events").stdout)
     told = [e for e in events["events"] if e["name"] == "tools.repaired"]
 
-    assert [e["dropped"] for e in told if e["tool"] == "plan_day"] == [["#/properties/day/enum"]]
+    assert [e["dropped"] for e in told if e["tool"] == "plan_day"] == [
+        ["#/properties/day/enum", "#/properties/day/pattern"]
+    ]
     assert {e["profile"] for e in told} == {"reason"}
     assert secret not in json.dumps(events) + llmd.log()
