@@ -543,7 +543,7 @@ async def test_missing_path_is_refused_without_asking_the_engine(start):
     assert plane.gate.left == [(1, False)]
 
 
-@pytest.mark.parametrize("path", ["/slots", "/%74okenize", "//tokenize", "/v1/tokenize/../slots"])
+@pytest.mark.parametrize("path", ["/slots", "/%73lots", "//tokenize", "/tokenize/0"])
 async def test_path_that_is_not_for_clients_is_refused_before_anything_is_asked_for(start, path):
     plane = await start()
     plane.gate.own_paths = frozenset({"/v1/tokenize"})
