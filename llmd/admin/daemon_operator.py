@@ -90,6 +90,7 @@ class DaemonOperator:
             stopping=daemon.departure.way is not None,
             restarts=self._restarts,
             manager=self._manager,
+            tasks=len(asyncio.all_tasks()),
             warnings=(*daemon.catalogue.warnings, *self._unlike_the_service()),
         )
 

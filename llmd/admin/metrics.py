@@ -17,6 +17,7 @@ def prometheus_text(status: wire.Status) -> str:
             "llmd_info", "gauge", "The version.", [(f'version="{_quoted(status.version)}"', 1)]
         ),
         _metric("llmd_uptime_seconds", "gauge", "Since the start.", [("", status.uptime_s)]),
+        _metric("llmd_tasks", "gauge", "What the daemon has under way.", [("", status.tasks)]),
         _metric("llmd_budget_bytes", "gauge", "The memory budget.", [("", budget.total_bytes)]),
         _metric("llmd_used_bytes", "gauge", "Charged to the budget.", [("", budget.used_bytes)]),
         _metric("llmd_peak_bytes", "gauge", "Its highest, so far.", [("", budget.peak_bytes)]),

@@ -129,6 +129,8 @@ class Status(Wire, frozen=True, kw_only=True):
     """How often this process has re-executed itself."""
     manager: Literal["launchd", "systemd", "other"] | None = None
     """The service manager that it runs under."""
+    tasks: int = 0
+    """What the daemon has under way, in tasks of its event loop: requests, hosts, watches."""
     warnings: tuple[str, ...] = ()
 
 

@@ -33,6 +33,7 @@ class Faults:
             name,
             *{
                 "load": ("POST", f"/v1/profiles/{profile}/load"),
+                "load for a moment": ("POST", f"/v1/profiles/{profile}/load", {"ttl_s": 1}),
                 "load and pin": ("POST", f"/v1/profiles/{profile}/load", {"pin": True}),
                 "unload": ("POST", f"/v1/profiles/{profile}/unload"),
                 "unload all": ("POST", "/v1/unload"),
@@ -49,16 +50,18 @@ class Faults:
         await self._ask(f"reload: {reload.how}", "POST", "/v1/reload")
 
     async def _ask(self, name, method, path, body=None):
+        """Whether it was done, or at least begun."""
         began = time.monotonic()
         self.tally.done[f"command: {name}"] += 1
         status, answer = await self.world.admin(method, path, body, COMMAND_S)
-        if status in (200, 202):  # a restart is only begun
-            return
+        if status in (200, 202):
+            return True
         if status == 0:
             if not self.tally.may_be_refused(began):
                 self.tally.violated(f"{name}: no answer, {answer}")
         elif status not in REFUSALS or "error" not in (answer or ()):
             self.tally.violated(f"{name}: {status} {answer}")
+        return False
 
     # --- hosts
 
@@ -90,14 +93,22 @@ class Faults:
         self.tally.done["daemon: SIGKILL, started again"] += 1
         self.tally.leave()
         self.world.kill()
-        self.world.write("base", "lab")  # a broken file would keep it from starting, and should
         await asyncio.sleep(fault.seconds * 2)  # some grace is left, or none
         await asyncio.to_thread(self.world.start)
         self.tally.come_back()
 
     async def _restart(self, _fault):
-        await self._ask("restart", "POST", "/v1/restart")
+        before = await self.world.status()
+        if before is None or not await self._ask("restart", "POST", "/v1/restart"):
+            return
         # It answers before it goes; what was idle is passed on, what was asked is answered.
+        deadline = time.monotonic() + COMMAND_S
+        while time.monotonic() < deadline:
+            now = await self.world.status()
+            if now is not None and now["restarts"] > before["restarts"]:
+                return
+            await asyncio.sleep(0.1)
+        self.tally.violated(f"no restart within {COMMAND_S:.0f} s")
 
     async def _disk_full(self, fault):
         if not self.world.disk:
@@ -124,6 +135,14 @@ class Faults:
         with self.world.few_descriptors(fault.amount):
             await asyncio.sleep(fault.seconds)
         self.tally.come_back()
+
+    async def _clock_jump(self, fault):
+        if self.world.clock.library is None:
+            self.tally.done["(no clock to set: it needs Linux and a C compiler)"] += 1
+            return
+        self.tally.done["daemon: the clock jumps"] += 1
+        self.world.clock.jump(fault.amount)
+        await asyncio.sleep(fault.seconds)
 
     async def _spare(self, _fault):
         pid = await self.world.spare()

@@ -39,11 +39,18 @@ ENGINE_FAULTS: Final[tuple[dict[str, Any], ...]] = (
     {"babble": 6 * 2**20},
     {"chunk_bytes": 100_000, "chunks": 60},
 )
+FAULTS_A_ROUND: Final = 3
+"""Of the daemon's, one after the other."""
 HOST_FAULTS: Final = ("SIGKILL", "SIGKILL tree", "SIGABRT", "SIGSTOP")
 DAEMON_FAULTS: Final = (
-    "kill", "restart", "disk full", "disk read-only", "few descriptors", "spare",
+    "kill", "restart", "disk full", "disk read-only", "few descriptors", "spare", "clock jump",
 )  # fmt: skip
-COMMANDS: Final = ("load", "load", "load and pin", "unload", "unload all", "pin", "unpin", "plan")
+JUMP_S: Final = 3 * 365 * 86_400
+"""The time of day is set by as much, at most, to either side."""
+COMMANDS: Final = (
+    "load", "load", "load for a moment", "load and pin", "unload", "unload all", "pin", "unpin",
+    "plan",
+)  # fmt: skip
 RELOADS: Final = ("changed", "removed", "broken", "budget", "base")
 
 
@@ -98,7 +105,10 @@ class HostFault:
 
 @dataclass(frozen=True, slots=True)
 class DaemonFault:
-    """Something that happens to the daemon, or around it, for *seconds*; *amount* descriptors."""
+    """Something that happens to the daemon, or around it, for *seconds*.
+
+    *amount* is how many descriptors are left to it, or by how many seconds its clock is wrong.
+    """
 
     name: str
     seconds: float
@@ -118,14 +128,14 @@ def rounds(seed: int) -> Iterator[tuple[Action, ...]]:
     dice = random.Random(seed)
     turns: list[str] = []
     while True:
-        if len(turns) < 2:
+        if len(turns) < FAULTS_A_ROUND:
             turns += dice.sample(DAEMON_FAULTS, len(DAEMON_FAULTS))
         actions = [
             *(_at(dice, _ask(dice)) for _ in range(int(ROUND_S * REQUESTS_PER_S))),
             *(_at(dice, _command(dice)) for _ in range(10)),
             *(_at(dice, Reload(dice.choice(RELOADS), dice.choice(HOSTS))) for _ in range(2)),
             *(_at(dice, _host_fault(dice)) for _ in range(6)),
-            *(_at(dice, _daemon_fault(dice, turns.pop(0))) for _ in range(2)),
+            *(_at(dice, _daemon_fault(dice, turns.pop(0))) for _ in range(FAULTS_A_ROUND)),
         ]
         yield tuple(sorted(actions, key=lambda action: action.at_s))
 
@@ -166,7 +176,8 @@ def _host_fault(dice: random.Random) -> HostFault:
 
 
 def _daemon_fault(dice: random.Random, name: str) -> DaemonFault:
-    return DaemonFault(name, round(dice.uniform(0.5, 3), 3), dice.randrange(12))
+    amount = dice.randint(-JUMP_S, JUMP_S) if name == "clock jump" else dice.randrange(12)
+    return DaemonFault(name, round(dice.uniform(0.5, 3), 3), amount)
 
 
 def expected(ask: Ask) -> str:

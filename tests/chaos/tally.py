@@ -24,7 +24,8 @@ class Tally:
         gone: From when to when the daemon was not there.
         removed: When a profile, and maybe its port, was last in no configuration.
         crashes: By profile, from when to when a client could make its engine crash.
-        slowest_s: The longest that a fresh request took after the last fault.
+        slowest_s: The longest that a fresh request took after the last fault; `slowest_own_s` the
+            same as if nobody else had used the machine.
         used_bytes: The most that the ledger ever showed; `measured_bytes` the most held in truth.
     """
 
@@ -36,6 +37,7 @@ class Tally:
     crashes: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     removed: dict[str, float] = field(default_factory=dict)
     slowest_s: float = 0.0
+    slowest_own_s: float = 0.0
     used_bytes: int = 0
     measured_bytes: int = 0
     began_s: float = field(default_factory=time.monotonic)
@@ -86,7 +88,10 @@ class Tally:
         lines += [f"requests: {sum(self.outcomes.values())}"]
         lines += [f"  {count:6} {name}" for name, count in self.outcomes.most_common()]
         lines += [
-            f"slowest fresh request after the last fault: {self.slowest_s:.1f} s",
+            (
+                f"slowest fresh request after the last fault: {self.slowest_s:.1f} s, "
+                f"{self.slowest_own_s:.1f} s of them without other people's work"
+            ),
             (
                 f"most used: {self.used_bytes / 2**20:.0f} MiB by the ledger, "
                 f"{self.measured_bytes / 2**20:.0f} MiB measured"

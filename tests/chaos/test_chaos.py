@@ -2,15 +2,21 @@
 
 import ast
 import itertools
+import os
+import subprocess
+import sys
+
+import pytest
 
 from tests.chaos.run import chaos
-from tests.chaos.script import DAEMON_FAULTS, DaemonFault, rounds
+from tests.chaos.script import DAEMON_FAULTS, JUMP_S, DaemonFault, rounds
+from tests.chaos.wall_clock import WallClock
 from tests.conftest import ROOT
 
 
 SECONDS = 45.0
 """Then the round under way is finished: about a minute."""
-SEED = 20
+SEED = 17
 WALL_CLOCK = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "today")}
 SHOWN = {"runtime/log.py", "runtime/gate.py"}
 """Where the time of day is read, to be shown: in log lines, and in `created` of lists."""
@@ -34,8 +40,25 @@ def test_each_daemon_fault_has_its_turn():
     assert named == set(DAEMON_FAULTS)
 
 
-def test_clock_that_jumps_decides_nothing():
-    """None of those who decide reads the time of day."""
+def test_set_clock_is_wrong_for_whoever_preloads_it_and_for_nobody_else(short_dir):
+    clock = WallClock(short_dir)
+    if clock.library is None:
+        pytest.skip("needs Linux and a C compiler")
+    program = "import time; print(time.time(), time.monotonic())"
+    clock.jump(JUMP_S)
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, **more}, check=True,
+            capture_output=True, text=True,
+        ).stdout.split()
+        for more in ({}, clock.environ)
+    ]  # fmt: skip
+    (right, before), (wrong, after) = ([float(word) for word in words] for words in told)
+    assert JUMP_S <= wrong - right < JUMP_S + 100
+    assert 0 <= after - before < 100
+
+
+def test_nobody_who_decides_reads_the_time_of_day():
     found = set()
     for package in ("core", "runtime", "platform", "admin"):
         for path in (ROOT / "llmd" / package).rglob("*.py"):
