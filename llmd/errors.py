@@ -252,6 +252,16 @@ class WeightsError(LlmdError):
     code, status = "weights_invalid", HTTPStatus.BAD_REQUEST
 
 
+class BrokenDownError(LlmdError):
+    """A bug of llmd met a request; the log has its kind and place under the request's number."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "llmd broke down over this request",
+            remedy="the log says where (`llmd-ctl logs`); please report it",
+        )
+
+
 class HostStuckError(LlmdError):
     """A host outlived SIGKILL; its memory stays charged."""
 

@@ -3,9 +3,10 @@
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from llmd.errors import LlmdError, RequestTimeoutError
+from llmd.errors import BrokenDownError, LlmdError, RequestTimeoutError
 from llmd.proxy import dialect
 from llmd.proxy.at_work import AtWork
+from llmd.proxy.containment import contained, tell
 from llmd.proxy.exchange import Exchange
 from llmd.proxy.reply import CONTINUE, Reply
 from llmd.proxy.request import Request, RequestReader
@@ -66,7 +67,7 @@ class ClientConnection(Wire):
         self._adopted = unread is not None
         self._exchange: Exchange | None = None
         self._request: Request | None = None
-        self._request_id = b""
+        self._request_id = b"-"
         self._reply: Reply | None = None
         self._began_s = 0.0
         self._lingered_bytes = 0
@@ -155,6 +156,7 @@ class ClientConnection(Wire):
 
     # --- requests ---
 
+    @contained
     def _advance(self) -> None:
         """Serve what has come, until more must come or an exchange has the word."""
         if self._advancing:
@@ -304,6 +306,18 @@ class ClientConnection(Wire):
         self._hang_up()
         self._reset()
 
+    def fail(self, bug: Exception) -> None:
+        """Of `contained`: end the request that met *bug* with a 500, or break it off."""
+        tell(bug, port=self._service.port, request_id=self._request_id.decode("latin-1"))
+        if self._reply is None or self._reply.status:
+            self.abort()
+            return
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.hung_up()
+        self._reply.keep_alive = False
+        self._answer_early(BrokenDownError())
+
     def drain(self) -> None:
         """Close now if nothing is under way; otherwise the current answer is the last."""
         if self.idle:
@@ -330,6 +344,7 @@ class ClientConnection(Wire):
         if self._stage is _HEAD:
             self._advance()
 
+    @contained
     def _ring(self) -> None:
         """The alarm: what was waited for has not come."""
         if self.write_paused or self._stage is _CLOSING or self._stage is _LINGERING:

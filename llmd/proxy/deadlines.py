@@ -122,10 +122,12 @@ class Deadlines:
                 ringing.append(alarm)
             elif alarm.due_s != inf:
                 self.push(alarm, alarm.due_s)
-        for alarm in ringing:
-            # An earlier one may have closed or moved a later one.
-            if alarm.ring is not None and alarm.due_s == inf:
-                alarm.ring()
-        self._timer_s = inf
-        if not self._all_void():
-            self._start_timer(self._heap[0][0])
+        try:
+            for alarm in ringing:
+                # An earlier one may have closed or moved a later one.
+                if alarm.ring is not None and alarm.due_s == inf:
+                    alarm.ring()
+        finally:
+            self._timer_s = inf
+            if not self._all_void():
+                self._start_timer(self._heap[0][0])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from llmd.errors import EngineDiedError, LlmdError, UnsupportedError
 from llmd.proxy import dialect, local, ollama
 from llmd.proxy.at_work import AtWork
+from llmd.proxy.containment import contained
 from llmd.proxy.gate import Lease
 from llmd.proxy.outgoing import request_head
 from llmd.proxy.paths import STREAMING, canonical, check
@@ -159,6 +160,7 @@ class Exchange:
                 there.profile, self._path, unsupported=there.unsupported, own_paths=there.own_paths
             )
 
+    @contained
     def _settled(self, outcome: Lease | LlmdError) -> None:
         """The gate's answer; may come before `arrive` has returned the ticket."""
         if self._arriving:
@@ -192,6 +194,7 @@ class Exchange:
 
     # --- with the engine ---
 
+    @contained
     def connected(self, connection: UpstreamConnection) -> None:
         """Of the pool: send the request over *connection*."""
         lease, request = self._lease, self._request
@@ -204,11 +207,13 @@ class Exchange:
         if self._client.write_paused:
             connection.pause()
 
+    @contained
     def unreachable(self, reason: str) -> None:
         """Of the pool: nobody answers at the host's address."""
         self._unreachable = reason
         self._ask_why()
 
+    @contained
     def received(self, connection: UpstreamConnection, body: bytes) -> None:
         """Of the upstream: a head, a piece of the body, its end, or several of these at once."""
         relay = self._relay
@@ -225,7 +230,10 @@ class Exchange:
                     self._stream = True
                     self._client.alarm.set(self._service.limits.comment_s)
             else:
-                self._not_a_stream()
+                # Comments were sent already, and now comes something that is no stream of events.
+                self._fire(_HEAD)
+                what = f"the engine of {self.profile} answered without streaming"
+                self.end(UnsupportedError(what))
                 return
         if self._state is _COLLECTING:
             if relay.collect(body):
@@ -261,15 +269,7 @@ class Exchange:
         self._leave(served=True)
         self._client.exchange_over()
 
-    def _not_a_stream(self) -> None:
-        """Comments were sent already, and now comes something that is no stream of events."""
-        self._fire(_HEAD)
-        self._fire(T.CUT)
-        self._drop()
-        error = UnsupportedError(f"the engine of {self.profile} answered without streaming")
-        self._client.write(self._relay.error(error))
-        self._client.exchange_over(cut=True)
-
+    @contained
     def broke(self, connection: UpstreamConnection) -> None:
         """Of the upstream: it ended before its answer did."""
         self._connection = None
@@ -306,6 +306,7 @@ class Exchange:
         if self._lease is not None:
             self._service.gate.autopsy(self._lease, self._explained)
 
+    @contained
     def _explained(self, error: LlmdError) -> None:
         """The gate's finding about an engine that did not keep its word."""
         if self._state is not _AUTOPSY:
@@ -345,13 +346,6 @@ class Exchange:
         self._client.write(self._relay.error(error))
         self._client.exchange_over(cut=begun)
 
-    def _drop(self) -> None:
-        """Let go of the engine in the middle of its work."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
-        self._leave(served=False)
-
     def _leave(self, *, served: bool) -> None:
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
@@ -363,7 +357,14 @@ class Exchange:
         """The client is gone: stop the engine and give the place back, at once."""
         if self._state is not _DONE:
             self._fire(T.LEFT)
-            self._drop()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+        self._leave(served=False)
+
+    def fail(self, bug: Exception) -> None:
+        """Of `contained`."""
+        self._client.fail(bug)
 
     def pause(self) -> None:
         """The client does not keep up: let the engine wait."""

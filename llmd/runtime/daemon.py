@@ -239,7 +239,8 @@ class Daemon:
         """Decide now, act later; the one place that logs a decision.
 
         An event that comes of carrying out another waits for its turn, so that effects are carried
-        out in the order they were decided in.
+        out in the order they were decided in. What fails here is a bug, and ends the daemon: no
+        decision behind it could be trusted. The next one begins from what its hosts say.
         """
         self._queue.append(event)
         if self._dispatching:
@@ -251,8 +252,11 @@ class Daemon:
             while self._queue:
                 for effect in self.scheduler.handle(self._queue.popleft(), now=clock.now()):
                     self._carry_out(effect)
-        finally:
-            self._dispatching = False
+        except Exception as bug:
+            # Of a callback the task group would not hear. `_dispatching` stays: that was the last.
+            self.spawn_task(_end_with(bug))
+            raise
+        self._dispatching = False
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -343,3 +347,7 @@ class Daemon:
     def preview(self, profile: str) -> tuple[tuple[str, ...] | None, LlmdError | None]:
         """What a load would evict; see `Scheduler.preview`."""
         return self.scheduler.preview(profile, clock.now())
+
+
+async def _end_with(bug: Exception) -> None:
+    raise bug

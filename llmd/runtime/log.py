@@ -15,11 +15,13 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, Generic, TextIO, TypeVar
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 from llmd.config.replace import private_directory
 
@@ -154,14 +156,20 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    plain = _formatter(shared, structlog.dev.ConsoleRenderer(colors=False, pad_event_to=24))
+    # Tracebacks without the variables in them: those are what clients say.
+    for_people = partial(
+        structlog.dev.ConsoleRenderer,
+        pad_event_to=24,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    plain = _formatter(shared, for_people(colors=False))
     as_json = _formatter(
         shared,
-        structlog.processors.dict_tracebacks,
+        structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
         _what_first,
         structlog.processors.JSONRenderer(),
     )
-    coloured = structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"), pad_event_to=24)
+    coloured = for_people(colors=not os.environ.get("NO_COLOR"))
 
     lines = LineLog()
     handlers: list[logging.Handler] = [logging.StreamHandler(stream), _RingHandler(lines)]

@@ -90,6 +90,28 @@ def test_traceback_is_data_in_json():
     assert json.loads(line)["exception"][0]["exc_type"] == "ValueError"
 
 
+def test_traceback_shows_no_variables_anywhere(tmp_path):
+    """In those of a request is what somebody said."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def break_down(secret):
+        raise ValueError("broken")
+
+    for stream in (io.StringIO(), Terminal()):
+        lines = configure("info", log_file=tmp_path / "log", stream=stream)
+        try:
+            break_down("what " + "somebody said")
+        except ValueError:
+            structlog.get_logger().exception("request.failed")
+            logging.getLogger("asyncio").exception("of a library")
+        for text in (stream.getvalue(), "\n".join(lines.recent()), (tmp_path / "log").read_text()):
+            assert text.count("broken") >= 2
+            assert "somebody said" not in text
+
+
 def test_bound_context_is_in_every_line():
     stream = io.StringIO()
     configure("info", log_file=None, stream=stream)
