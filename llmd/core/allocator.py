@@ -21,6 +21,7 @@ from llmd.core.events import (
     TrimCaches,
     WakeAt,
 )
+from llmd.core.forecasts import Forecasts
 from llmd.core.planner import POLICIES
 from llmd.core.residents import Residents
 from llmd.core.room import Room
@@ -44,15 +45,17 @@ class Allocator:
     def __init__(
         self,
         book: Residents,
+        forecasts: Forecasts,
         emit: Callable[[Effect], None],
         refuse: Callable[[Slot, Waiter, LlmdError], None],
     ) -> None:
         self._book = book
+        self._forecasts = forecasts
         self._emit = emit
         self._refuse = refuse
         self._deadline_s = inf
         self._overrun = False
-        self.room = Room(book, self._look_again)
+        self.room = Room(book, forecasts, self._look_again)
         self.spare = SpareKeeper(book, emit, self._look_again)
 
     def run(self, now: float, *, stopping: bool) -> None:
@@ -102,14 +105,13 @@ class Allocator:
         """Take the promise of *slot* for somebody else's sake; returns whose it was."""
         profile = slot.wants
         assert profile is not None, "only a promise can be taken"  # noqa: S101
-        history = self._book.histories[profile]
         if slot.state is SlotState.READY and slot.holds is not None:
-            history.evictions += 1
+            self._book.histories[profile].evictions += 1
             self._note(
                 "profile.evicted", slot, profile, reason,
                 idle_s=round(now - slot.holds.last_used_s, 1), in_flight=len(slot.holds.in_flight),
-                cost_s=round(history.cost_s(now), 3), freed_bytes=self._book.promised_to(slot),
-                **numbers,
+                freed_bytes=self._book.promised_to(slot),
+                **self._forecasts.explain(profile, now), **numbers,
             )  # fmt: skip
         else:
             self._note("load.abandoned", slot, profile, reason)

@@ -126,8 +126,8 @@ class Past:
     loads: int = 0
     evictions: int = 0
     requests: int = 0
-    weight: float = 0.0
-    weighed_s: float = 0.0
+    visits: tuple[float, ...] = ()
+    used_s: float | None = None
     last_error: str | None = None
 
 

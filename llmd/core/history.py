@@ -1,6 +1,8 @@
 """What is remembered of a profile after its host is gone: use, load time, failures."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import exp, inf
 from typing import Final
 
 from llmd.core.death import judge
@@ -8,8 +10,11 @@ from llmd.core.events import Failure, Past
 from llmd.errors import LoadFailedError
 
 
-HALF_LIFE_S: Final = 600.0
-"""How fast use is forgotten. Ten minutes: two hours did worse than LRU on session-like traces."""
+VISIT_S: Final = 60.0
+"""Requests that follow each other sooner are one visit: a busy minute is no habit."""
+TIME_CONSTANTS_S: Final = (60.0, 300.0, 1800.0, 36_000.0)
+"""How fast visits are forgotten: each of these counts them on its own."""
+_VISITS_MAX: Final = 1e6
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MAX_S: Final = 300.0
 
@@ -28,22 +33,28 @@ class History:
     retry_at_s: float = 0.0
     last_error: str | None = None
     error: LoadFailedError | None = None
-    _weight: float = 0.0
-    _weighed_s: float = 0.0
+    used_s: float = -inf
+    """The last use."""
+    _earlier: list[float] = field(default_factory=lambda: [0.0] * len(TIME_CONSTANTS_S))
+    """Visits before the last one, as much as each time constant had left of them at `used_s`."""
 
     @classmethod
     def of(cls, past: Past) -> "History":
         """What an earlier daemon remembered, but for back-off: a restart may have mended it."""
-        return cls(
-            past.load_s, past.loads, past.evictions, past.requests, last_error=past.last_error,
-            _weight=past.weight, _weighed_s=past.weighed_s,
-        )  # fmt: skip
+        history = cls(
+            past.load_s, past.loads, past.evictions, past.requests, last_error=past.last_error
+        )
+        if past.used_s is not None and len(past.visits) == len(TIME_CONSTANTS_S):
+            # Within bounds: a ledger is read from a file, and may say anything.
+            history._earlier = [min(max(each, 0.0), _VISITS_MAX) for each in past.visits]
+            history.used_s = past.used_s
+        return history
 
     def past(self) -> Past:
         """What a later daemon should remember."""
         return Past(
-            self.load_s, self.loads, self.evictions, self.requests, self._weight, self._weighed_s,
-            self.last_error,
+            self.load_s, self.loads, self.evictions, self.requests, tuple(self._earlier),
+            self.used_s if self.used_s > -inf else None, self.last_error,
         )  # fmt: skip
 
     @property
@@ -54,20 +65,32 @@ class History:
     def used(self, now: float) -> None:
         """A request was granted."""
         self.requests += 1
-        self._weight = self.rate(now) + 1.0
-        self._weighed_s = now
+        age_s = self.idle_s(now)
+        visit = 1.0 if VISIT_S < age_s < inf else 0.0
+        self._earlier = [
+            (count + visit) * exp(-age_s / constant_s)
+            for count, constant_s in zip(self._earlier, TIME_CONSTANTS_S, strict=True)
+        ]
+        self.used_s = now
 
-    def rate(self, now: float) -> float:
-        """Recent requests, each halved every `HALF_LIFE_S`."""
-        if not self._weight:
+    def idle_s(self, now: float) -> float:
+        """Seconds since its last use; infinite when it was never used."""
+        return max(now - self.used_s, 0.0)
+
+    def rate(self, constants: Sequence[int], now: float) -> float:
+        """Visits per second, the mean of what some of `TIME_CONSTANTS_S`, by index, make of them.
+
+        With none of them it is 0: then who was used longest ago is the next to go.
+        """
+        age_s = self.idle_s(now)
+        if age_s == inf or not constants:
             return 0.0
-        # Not before it: a ledger is read from a file, and may say anything.
-        age_s = max(now - self._weighed_s, 0.0)
-        return float(self._weight * 0.5 ** (age_s / HALF_LIFE_S))
-
-    def cost_s(self, now: float) -> float:
-        """Seconds of waiting that losing it now is expected to cause, up to a common factor."""
-        return self.load_s * self.rate(now)
+        each = (
+            (self._earlier[index] + 1.0) * exp(-age_s / constant_s) / constant_s
+            for index in constants
+            for constant_s in (TIME_CONSTANTS_S[index],)
+        )
+        return sum(each) / len(constants)
 
     def loaded(self, seconds: float) -> None:
         """A load took *seconds*."""

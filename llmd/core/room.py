@@ -6,6 +6,7 @@ Asked far more often than acted on, so nothing here may log, emit or move a slot
 from collections.abc import Callable
 from typing import Final
 
+from llmd.core.forecasts import Forecasts
 from llmd.core.planner import POLICIES, Candidate
 from llmd.core.residents import Residents
 from llmd.core.slot import Slot, SlotState
@@ -19,8 +20,11 @@ BUSY_PENALTY_S: Final = 1e6
 class Room:
     """Who could make way for whom. *look_again* is told when an answer may be another one."""
 
-    def __init__(self, book: Residents, look_again: Callable[[float], None]) -> None:
+    def __init__(
+        self, book: Residents, forecasts: Forecasts, look_again: Callable[[float], None]
+    ) -> None:
         self._book = book
+        self._forecasts = forecasts
         self._look_again = look_again
 
     def never(self, slot: Slot, profile: str) -> LlmdError | None:
@@ -66,7 +70,7 @@ class Room:
                 continue
             unheard = slot.being_adopted and not slot.awaited(slot.wants)
             if (slot.idle or unheard) and slot.holds is not None:
-                cost_s = self._book.histories[slot.wants].cost_s(now)
+                cost_s = self._forecasts.cost_s(slot.wants, now)
                 used_s = slot.holds.last_used_s
             elif slot.state is not SlotState.READY and not slot.awaited(slot.wants):
                 cost_s, used_s = 0.0, 0.0
@@ -81,7 +85,7 @@ class Room:
             Candidate(
                 slot.port,
                 slot.holds.charged_bytes,
-                BUSY_PENALTY_S + self._book.histories[slot.holds.profile].cost_s(now),
+                BUSY_PENALTY_S + self._forecasts.cost_s(slot.holds.profile, now),
                 slot.holds.last_used_s,
             )
             for slot in self._book

@@ -35,6 +35,7 @@ from llmd.core.events import (
     UnloadRequested,
     WakeAt,
 )
+from llmd.core.forecasts import Forecasts
 from llmd.core.machine import Machine
 from llmd.core.outcomes import Outcomes
 from llmd.core.reload import Reload
@@ -62,7 +63,8 @@ class Scheduler:
     def __init__(self) -> None:
         self._book = Residents()
         self._effects: list[Effect] = []
-        self._allocator = Allocator(self._book, self._emit, self._refuse)
+        self._forecasts = Forecasts(self._book, self._emit)
+        self._allocator = Allocator(self._book, self._forecasts, self._emit, self._refuse)
         self._machine = Machine(self._book, self._allocator, self._emit)
         self._where: dict[Ticket, Slot] = {}
         """Where each waiting or running request is."""
@@ -203,7 +205,7 @@ class Scheduler:
     def _grant(self, slot: Slot, held: Resident, ticket: Ticket, now: float) -> None:
         held.in_flight.add(ticket)
         self._where[ticket] = slot
-        self._book.histories[held.profile].used(now)
+        self._forecasts.used(held.profile, now)
         self._emit(Grant(ticket, held.profile, held.host))
 
     def _finished(self, event: RequestFinished, now: float) -> bool:

@@ -128,7 +128,9 @@ def test_survivor_that_was_not_heard_yet_is_no_cheap_victim():
     world = World([profile("a", 8081, 4), profile("b", 8082, 4), profile("c", 8083, 4)], 8)
     loaded(world, 8081, 8082)
     for _ in range(5):
+        world.now += 61
         world.finish(world.ask(8081))
+    world.finish(world.ask(8082))
     world.crash()
     world.ask(8083)
     assert world.noted("profile.evicted") or world.noted("load.abandoned")

@@ -272,11 +272,13 @@ def test_profile_larger_than_the_budget_is_refused_with_the_numbers():
 def test_cheapest_victim_goes_and_lru_can_be_chosen():
     for policy, victim in (("cost", "chat"), ("lru", "code")):
         world = five(eviction=policy)
-        resident(world, "code", "chat", "raw")
-        for port, times in ((8081, 5), (8083, 3), (8082, 1)):
-            for _ in range(times):
-                world.finish(world.ask(port))
-                world.now += 1
+        for name, load_s in (("code", 60), ("raw", 60), ("chat", 1)):
+            world.load(name)
+            world.now += load_s
+            world.up(name)
+        for port in (8081, 8083, 8082):
+            world.finish(world.ask(port))
+            world.now += 30
         world.ask(8084)
         assert world.state(victim) == "unloading", policy
 

@@ -25,8 +25,8 @@ anything = st.recursive(
 pasts = st.fixed_dictionaries(
     {"load_s": numbers | anything},
     optional={
-        "loads": numbers, "requests": numbers, "weight": numbers | anything, "weighed_s": numbers,
-        "last_error": anything,
+        "loads": numbers, "requests": numbers, "used_s": numbers | anything,
+        "visits": st.lists(numbers, min_size=4, max_size=4) | anything, "last_error": anything,
     },
 )  # fmt: skip
 hosts = st.fixed_dictionaries(
@@ -62,8 +62,8 @@ def past(**fields):
 @example(content=b'{"a":' * 100_000)
 @example(content=b"\xff\xfe")
 @example(content=b" " * (FILE_MAX_BYTES + 1))
-@example(content=past(load_s=1.0, weight=1.0, weighed_s=1e300))
-@example(content=past(load_s=1e308, weight=1e308, weighed_s=-1e308))
+@example(content=past(load_s=1.0, visits=[1e308] * 4, used_s=1e300))
+@example(content=past(load_s=1e308, visits=[1.0], used_s=-1e308))
 def test_whatever_is_in_a_file_is_used_or_set_aside(kind, content, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(content)
@@ -79,7 +79,7 @@ def test_whatever_is_in_a_file_is_used_or_set_aside(kind, content, tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-@given(content=pages | st.just(json.loads(past(load_s=1.0, weight=1.0, weighed_s=1e300))))
+@given(content=pages | st.just(json.loads(past(load_s=1.0, visits=[1e308] * 4, used_s=1e300))))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_believed_of_the_past_can_be_reckoned_with(content, tmp_path):
     from llmd.runtime.ledger import Ledger
@@ -89,7 +89,7 @@ def test_what_is_believed_of_the_past_can_be_reckoned_with(content, tmp_path):
     for earlier in Ledger(path).read().stock.pasts.values():
         history = History.of(earlier)
         history.used(5.0)
-        assert history.cost_s(6.0) is not None
+        assert history.rate((0, 1, 2, 3), 6.0) >= 0
 
 
 @pytest.mark.parametrize("kind", STATE)
