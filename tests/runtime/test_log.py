@@ -103,7 +103,7 @@ def test_traceback_shows_no_variables_anywhere(tmp_path):
     for stream in (io.StringIO(), Terminal()):
         lines = configure("info", log_file=tmp_path / "log", stream=stream)
         try:
-            break_down("what " + "somebody said")
+            break_down("".join(["somebody", " ", "said"]))
         except ValueError:
             structlog.get_logger().exception("request.failed")
             logging.getLogger("asyncio").exception("of a library")
