@@ -127,6 +127,7 @@ class Past:
     evictions: int = 0
     requests: int = 0
     visits: tuple[float, ...] = ()
+    visited_s: float = 0.0
     used_s: float | None = None
     last_error: str | None = None
 

@@ -42,6 +42,8 @@ class Forecasts:
         self._book = book
         self._emit = emit
         self._trials = [Trial(name) for name in FORECASTS]
+        self._in_all: set[str] = set()
+        """Resident in every trial: a use of them changes no trial. This is asked each request."""
         self._charged_at_s = 0.0
         self.believed = self._trials[0].forecast
 
@@ -70,17 +72,16 @@ class Forecasts:
         stayed = self._stayed(profile, now)
         history = self._book.histories[profile]
         history.used(now)
-        if self._book.rules.eviction == "lru":
+        if (stayed and profile in self._in_all) or self._book.rules.eviction == "lru":
             return
         missed = [t for t in self._trials if not stayed or profile not in t.residents]
-        if not missed:
-            return
         for trial in self._trials:
             trial.charged_s *= 0.5 ** ((now - self._charged_at_s) / HALF_LIFE_S)
         self._charged_at_s = now
         for trial in missed:
             trial.charged_s += history.load_s
             self._admit(trial, profile, now)
+        self._in_all = set[str].intersection(*(trial.residents for trial in self._trials))
         self._believe(min(self._trials, key=lambda trial: trial.charged_s))
 
     def _stayed(self, profile: str, now: float) -> bool:

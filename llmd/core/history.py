@@ -1,7 +1,7 @@
 """What is remembered of a profile after its host is gone: use, load time, failures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, inf
 from typing import Final
 
@@ -35,8 +35,10 @@ class History:
     error: LoadFailedError | None = None
     used_s: float = -inf
     """The last use."""
+    _visited_s: float = -inf
+    """When the last visit began."""
     _earlier: list[float] = field(default_factory=lambda: [0.0] * len(TIME_CONSTANTS_S))
-    """Visits before the last one, as much as each time constant had left of them at `used_s`."""
+    """Visits before that one, as much as each time constant had left of them when it began."""
 
     @classmethod
     def of(cls, past: Past) -> "History":
@@ -47,15 +49,19 @@ class History:
         if past.used_s is not None and len(past.visits) == len(TIME_CONSTANTS_S):
             # Within bounds: a ledger is read from a file, and may say anything.
             history._earlier = [min(max(each, 0.0), _VISITS_MAX) for each in past.visits]
-            history.used_s = past.used_s
+            history._visited_s, history.used_s = past.visited_s, past.used_s
         return history
 
     def past(self) -> Past:
         """What a later daemon should remember."""
-        return Past(
-            self.load_s, self.loads, self.evictions, self.requests, tuple(self._earlier),
-            self.used_s if self.used_s > -inf else None, self.last_error,
-        )  # fmt: skip
+        past = Past(
+            self.load_s, self.loads, self.evictions, self.requests, last_error=self.last_error
+        )
+        if self.used_s == -inf:
+            return past
+        return replace(
+            past, visits=tuple(self._earlier), visited_s=self._visited_s, used_s=self.used_s
+        )
 
     @property
     def blank(self) -> bool:
@@ -65,13 +71,18 @@ class History:
     def used(self, now: float) -> None:
         """A request was granted."""
         self.requests += 1
-        age_s = self.idle_s(now)
-        visit = 1.0 if VISIT_S < age_s < inf else 0.0
-        self._earlier = [
-            (count + visit) * exp(-age_s / constant_s)
-            for count, constant_s in zip(self._earlier, TIME_CONSTANTS_S, strict=True)
-        ]
+        if self.idle_s(now) > VISIT_S:
+            self._earlier = self._left(now)
+            self._visited_s = now
         self.used_s = now
+
+    def _left(self, now: float) -> list[float]:
+        """What each time constant has left of all visits, the last of which counts from its end."""
+        began_s, age_s = max(now - self._visited_s, 0.0), self.idle_s(now)
+        return [
+            (earlier * exp(-began_s / constant_s) if earlier else 0.0) + exp(-age_s / constant_s)
+            for earlier, constant_s in zip(self._earlier, TIME_CONSTANTS_S, strict=True)
+        ]
 
     def idle_s(self, now: float) -> float:
         """Seconds since its last use; infinite when it was never used."""
@@ -82,15 +93,10 @@ class History:
 
         With none of them it is 0: then who was used longest ago is the next to go.
         """
-        age_s = self.idle_s(now)
-        if age_s == inf or not constants:
-            return 0.0
-        each = (
-            (self._earlier[index] + 1.0) * exp(-age_s / constant_s) / constant_s
-            for index in constants
-            for constant_s in (TIME_CONSTANTS_S[index],)
+        left = self._left(now)
+        return sum(left[each] / TIME_CONSTANTS_S[each] for each in constants) / max(
+            len(constants), 1
         )
-        return sum(each) / len(constants)
 
     def loaded(self, seconds: float) -> None:
         """A load took *seconds*."""

@@ -48,9 +48,13 @@ def test_past_survives_a_restart():
     assert History.of(history.past()).rate(ALL, 1500) == history.rate(ALL, 1500)
 
 
+def test_past_without_visits_as_older_daemons_wrote_it_is_told_without_infinities():
+    assert History.of(Past(1.0, requests=3)).past() == Past(1.0, requests=3)
+
+
 @pytest.mark.parametrize("visits", [(), (1.0,), (-5.0,) * 4, (1e308,) * 4])
 def test_past_that_makes_no_sense_is_no_hindrance(visits):
-    history = History.of(Past(1.0, visits=visits, used_s=1e300))
+    history = History.of(Past(1.0, visits=visits, visited_s=-1e308, used_s=1e300))
     history.used(5.0)
     assert 0 <= history.rate(ALL, 6.0) < inf
 

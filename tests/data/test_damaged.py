@@ -25,7 +25,7 @@ anything = st.recursive(
 pasts = st.fixed_dictionaries(
     {"load_s": numbers | anything},
     optional={
-        "loads": numbers, "requests": numbers, "used_s": numbers | anything,
+        "loads": numbers, "requests": numbers, "used_s": numbers | anything, "visited_s": numbers,
         "visits": st.lists(numbers, min_size=4, max_size=4) | anything, "last_error": anything,
     },
 )  # fmt: skip

@@ -53,7 +53,9 @@ def record(child, instance, port=8081, profile="a"):
 def test_what_is_written_is_found_again(ledger, process):
     first, second = process("i1"), process("i2")
     records = (record(first, "i1"), record(second, "i2", port=0, profile=None))
-    pasts = {"a": Past(1.5, loads=3, requests=9, visits=(2.0, 1.0, 1.0, 1.0), used_s=7.0)}
+    pasts = {
+        "a": Past(1.5, loads=3, requests=9, visits=(2.0, 1.0, 1.0, 1.0), visited_s=6.0, used_s=7.0)
+    }
     reductions = {"a": Reduction(2, 7.0, "f")}
     ledger.write(records, Stock(pins={"a": True}, pasts=pasts, reductions=reductions))
     found = Ledger(ledger.path).read()
