@@ -7,7 +7,7 @@ READY := $(VENV)/.installed
 DEMO := build/demo/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos explore test-llama-cpp-python test-clients test-browser clean
+.PHONY: help run test check bench chaos soak explore test-llama-cpp-python test-clients test-browser clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -60,9 +60,11 @@ test-clients: $(DEMO) build/clients-venv/.installed build/node_modules/.installe
 test-browser: $(READY)  ## hostile web pages in Chromium, if it is installed
 	$(BIN)/python -m pytest -m browser -rs tests/security
 
-SECONDS ?= 600
 chaos: $(DEMO)  ## faults and traffic at random for SECONDS=600; SEED= replays
-	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+soak: $(DEMO)  ## steady traffic for SECONDS=3600: do memory, descriptors, tasks, latency rise?
+	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),3600)
 
 STATES ?= 300000
 explore: $(READY)  ## every state of small worlds around the scheduler, up to STATES=300000 each
