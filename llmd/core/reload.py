@@ -74,4 +74,11 @@ class Reload:
                 waiter.profile is not None and here(waiter.profile) is None
             ):
                 name = waiter.profile or f"port {slot.port}"
-                self._refuse(slot, waiter, UnloadedError(f"{name} left the configuration"))
+                self._refuse(slot, waiter, left(name))
+
+
+def left(name: str) -> UnloadedError:
+    """The refusal of a request for *name*, a profile or a port that is no more."""
+    return UnloadedError(
+        f"{name} is no longer in the configuration", remedy="`llmd-ctl status` lists what is"
+    )

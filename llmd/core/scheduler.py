@@ -38,7 +38,7 @@ from llmd.core.events import (
 from llmd.core.forecasts import Forecasts
 from llmd.core.machine import Machine
 from llmd.core.outcomes import Outcomes
-from llmd.core.reload import Reload
+from llmd.core.reload import Reload, left
 from llmd.core.residents import Residents
 from llmd.core.slot import Resident, Slot, SlotState, Waiter
 from llmd.core.snapshot import Snapshot, explain, take_snapshot
@@ -49,7 +49,6 @@ from llmd.errors import (
     PortPinnedError,
     QueueFullError,
     ShuttingDownError,
-    UnloadedError,
 )
 
 
@@ -172,7 +171,7 @@ class Scheduler:
             return book.of(name), name
         slot = book.slots.get(port)
         if slot is None or not book.on(port):
-            return UnloadedError(f"port {port} is no longer in the configuration")
+            return left(f"port {port}")
         if name is not None and book.profiles[name].port != port:
             name = None
         return slot, name

@@ -157,8 +157,10 @@ class PortListener:
             server.close()
         self._servers.clear()
 
-    async def drain(self, timeout_s: float) -> bool:
+    async def drain(self, timeout_s: float | None) -> bool:
         """Let requests finish, for *timeout_s* seconds at most; idle connections close at once.
+
+        None sets no limit but those that each request has.
 
         Returns:
             Whether all connections are gone; `close` ends those that are not.
@@ -289,7 +291,7 @@ class PortListener:
         self._connections.discard(connection)
         self._look()
 
-    async def _until_quiet(self, timeout_s: float) -> bool:
+    async def _until_quiet(self, timeout_s: float | None) -> bool:
         self._quiet.clear()
         self._look()
         try:

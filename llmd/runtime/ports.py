@@ -48,7 +48,8 @@ class Ports:
 
     A port that another program holds hinders no other: it is tried again until it is free, and
     `errors` says meanwhile who has it. A port that a service manager holds stays open although the
-    configuration has none of that number any more, since nobody but us would answer there.
+    configuration has none of that number any more, since nobody but us would answer there. One that
+    is closed accepts nobody any more, and ends when what its clients have begun is over.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class Ports:
         self._spawn_task = spawn_task
         self._on_rate = on_rate
         self._listeners: dict[int, PortListener] = {}
+        self._leaving: set[PortListener] = set()
+        """Those of no port any more, with answers still under way."""
         self._listen: tuple[str, ...] = ()
         self._retry: asyncio.Task[Any] | None = None
         self.errors: dict[int, PortInUseError] = {}
@@ -94,7 +97,7 @@ class Ports:
         moved = config.listen != self._listen and bool(self._listen)
         stale = {port for port in self._listeners if port not in wanted or moved} - self.managed
         for port in stale:
-            self._listeners.pop(port).close()
+            self._see_off(self._listeners.pop(port))
         for port in set(self._standing) - wanted:
             _close(self._standing.pop(port))
         self._listen = config.listen
@@ -109,6 +112,16 @@ class Ports:
         if self._retry is not None:
             self._retry.cancel()
         self._retry = self._spawn_task(self._try_again(config)) if self.errors else None
+
+    def _see_off(self, listener: PortListener) -> None:
+        listener.stop_accepting()
+        self._leaving.add(listener)
+
+        async def until_quiet() -> None:
+            await listener.drain(None)
+            self._leaving.discard(listener)
+
+        self._spawn_task(until_quiet())
 
     async def _open_one(self, port: int, config: Config) -> None:
         guard, limits = terms_of(config)
@@ -148,6 +161,10 @@ class Ports:
         for listener in self._listeners.values():
             listener.stop_accepting()
 
+    def _all(self) -> tuple[PortListener, ...]:
+        """Whoever has connections."""
+        return (*self._listeners.values(), *self._leaving)
+
     # --- leaving the ports to the next daemon ---------------------------------------------------
 
     def hold(self) -> None:
@@ -159,17 +176,17 @@ class Ports:
 
     async def settle(self, *, timeout_s: float) -> bool:
         """Wait until all that has begun is over; False when *timeout_s* was not enough."""
-        settled = [listener.settle(timeout_s) for listener in self._listeners.values()]
+        settled = [listener.settle(timeout_s) for listener in self._all()]
         return all(await asyncio.gather(*settled))
 
     def end_all(self, error: LlmdError) -> None:
         """End with *error* what has begun and is not over."""
-        for listener in self._listeners.values():
+        for listener in self._all():
             listener.end_all(error)
 
     def at_work(self) -> list[AtWork]:
         """The requests that are with an engine now."""
-        return [request for each in self._listeners.values() for request in each.at_work()]
+        return [request for each in self._all() for request in each.at_work()]
 
     def end_at(self, upstream: Upstream, error: LlmdError) -> None:
         """End with *error* what is with the engine at *upstream*."""
@@ -201,14 +218,14 @@ class Ports:
 
     async def drain(self, *, timeout_s: float) -> None:
         """Wait for answers that are still being written."""
-        drains = [listener.drain(timeout_s) for listener in self._listeners.values()]
+        drains = [listener.drain(timeout_s) for listener in self._all()]
         await asyncio.gather(*drains)
 
     async def close(self) -> None:
         """Close every port and connection."""
         if self._retry is not None:
             self._retry.cancel()
-        for listener in self._listeners.values():
+        for listener in self._all():
             listener.close()
         self._listeners.clear()
         for standing in self._standing.values():

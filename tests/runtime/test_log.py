@@ -90,6 +90,9 @@ def test_traceback_is_data_in_json():
     assert json.loads(line)["exception"][0]["exc_type"] == "ValueError"
 
 
+SAID = "somebody said"
+
+
 def test_traceback_shows_no_variables_anywhere(tmp_path):
     """In those of a request is what somebody said."""
 
@@ -103,13 +106,13 @@ def test_traceback_shows_no_variables_anywhere(tmp_path):
     for stream in (io.StringIO(), Terminal()):
         lines = configure("info", log_file=tmp_path / "log", stream=stream)
         try:
-            break_down("".join(["somebody", " ", "said"]))
+            break_down(SAID)
         except ValueError:
             structlog.get_logger().exception("request.failed")
             logging.getLogger("asyncio").exception("of a library")
         for text in (stream.getvalue(), "\n".join(lines.recent()), (tmp_path / "log").read_text()):
             assert text.count("broken") >= 2
-            assert "somebody said" not in text
+            assert SAID not in text
 
 
 def test_bound_context_is_in_every_line():
