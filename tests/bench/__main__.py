@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 TABLES = {
     "data_plane": "The data plane alone, against an instant engine",
     "whole_daemon": "The whole daemon, against an instant engine",
+    "rivals": "The whole daemon beside other proxies",
     "swap": "From a request to the first token, on a cold port",
     "idle": "Three residents and no requests",
     "growth": "What grows with profiles, ports and clients",

@@ -29,6 +29,7 @@ EVENT = (
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m",'
     b'"choices":[{"index":0,"delta":{"content":" token"},"finish_reason":null}],"at":%d}\n\n'
 )
+DEFAULT_CHUNKS = 300
 DONE = b"data: [DONE]\n\n"
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _CHUNKS = re.compile(rb'"chunks": *(\d+)')
@@ -65,11 +66,12 @@ class InstantEngine(asyncio.Protocol):
 
     def answer(self, request):
         # What says how to answer is at the end: a long prompt is not searched for it.
-        wish = request[-400:]
+        wish = request[-2000:]
         if not _STREAM.search(wish):
             self.transport.write(ANSWER)
             return
-        chunks, gap = int(_CHUNKS.search(wish)[1]), _GAP.search(wish)
+        count, gap = _CHUNKS.search(wish), _GAP.search(wish)
+        chunks = int(count[1]) if count else DEFAULT_CHUNKS  # a proxy may drop what it knows not
         self.transport.write(STREAM_HEAD)
         if gap is None:
             for _ in range(chunks):

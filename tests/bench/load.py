@@ -29,6 +29,9 @@ def request(*, prompt=b"Say hello.", chunks=0, gap_us=None):
     return HEAD % (len(body), body)
 
 
+_SENT = re.compile(rb'"at":(\d+)\}')
+
+
 class Caller(asyncio.Protocol):
     """Sends one request over and over and notes how many seconds each answer took."""
 
@@ -100,7 +103,7 @@ class Listener(asyncio.Protocol):
         if not self.first_s:
             self.first_s = now - self.began
         at = data.rfind(b'"at":')
-        if at >= 0 and (end := data.find(b"}", at)) > 0 and (sent_ns := int(data[at + 5 : end])):
+        if at >= 0 and (sent := _SENT.match(data, at)) and (sent_ns := int(sent[1])):
             self.delays.append(now - sent_ns / 1e9)
         self.tail = (self.tail + data)[-32:]
         if self.tail.endswith(b"0\r\n\r\n") and b"[DONE]" in self.tail:
@@ -109,7 +112,9 @@ class Listener(asyncio.Protocol):
 
     def connection_lost(self, error):
         if self.done is not None and not self.done.done():
-            self.done.set_exception(error or ConnectionResetError("closed by the other side"))
+            self.done.set_exception(
+                error or ConnectionResetError(f"the stream broke off after {self.tail!r}")
+            )
 
 
 async def connect(address, protocol):

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from tests.bench.load import Caller, Listener, connect, connected, quantile, request
+from tests.bench.report import say
 
 
 CHUNKS = 300
@@ -78,19 +79,22 @@ async def throughput(sides, pids, *, connections, rounds, block_s):
 
 async def streams(sides, *, count, rounds):
     """*count* streams of `CHUNKS` events at once, in blocks: µs for each chunk, first byte."""
-    readers = {side: await connected(address, Listener, count) for side, address in sides.items()}
     wish = request(chunks=CHUNKS)
     per_chunk, first = {side: [] for side in sides}, {side: [] for side in sides}
     for number in range(rounds + 1):
-        for side, group in readers.items():
+        for side, address in sides.items():
+            readers = await connected(address, Listener, count)
             began = time.perf_counter()
-            await asyncio.gather(*(reader.run(wish) for reader in group))
-            if number:
-                per_chunk[side].append((time.perf_counter() - began) / (count * CHUNKS))
-                first[side] += [reader.first_s for reader in group]
-    for group in readers.values():
-        for reader in group:
-            reader.transport.close()
+            ends = (reader.run(wish) for reader in readers)
+            broken = [e for e in await asyncio.gather(*ends, return_exceptions=True) if e]
+            taken_s = time.perf_counter() - began
+            for reader in readers:
+                reader.transport.close()
+            if broken:
+                say(f"{side}, {count} streams: {len(broken)} broke off: {broken[0]}")
+            elif number:
+                per_chunk[side].append(taken_s / (count * CHUNKS))
+                first[side] += [reader.first_s for reader in readers]
     name = f"{count} stream{'s' if count > 1 else ''}"
     rows = {f"a chunk of {CHUNKS}, {name}, µs": medians_us(per_chunk)}
     if count == 1:
