@@ -7,4 +7,85 @@ READY := $(VENV)/.installed
 DEMO := build/demo/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-rivals chaos explore test-llama-cpp-python test-clients test-browser clean
+.PHONY: help run test check bench bench-rivals chaos soak explore test-llama-cpp-python test-clients test-browser clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "llmd needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(DEMO): $(READY) $(wildcard etc/demo/model/*) etc/demo/variants.py
+	$(BIN)/python etc/demo/variants.py build/demo
+	@touch $@
+
+run: $(DEMO)  ## set up, then serve the demo models in the foreground
+	@$(BIN)/llmd serve --config etc/demo.yaml --hints
+
+test: $(DEMO)  ## set up, then run the tests (but for llama-cpp-python's, clients' and browser's)
+	$(BIN)/python -m pytest -m 'not llama_cpp_python and not clients and not browser'
+
+check: $(READY)  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test-llama-cpp-python: $(DEMO)  ## compile llama-cpp-python (6 minutes), then test it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,llama-cpp-python]'
+	$(BIN)/python -m pytest -m llama_cpp_python
+
+# Other people's programs, in exact versions, in build/ and nowhere else. No install scripts are run
+# but two, which put the program for this machine in its place. What is missing is skipped by its
+# tests, which say so.
+build/clients-venv/.installed: tests/clients/python/requirements.txt
+	test -x build/clients-venv/bin/python || $(PYTHON) -m venv build/clients-venv
+	build/clients-venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+build/node_modules/.installed: tests/clients/node/package.json
+	@mkdir -p build && cp $< build/package.json
+	@if command -v npm > /dev/null; then \
+	  npm install --prefix build --ignore-scripts --no-audit --no-fund --loglevel=error && \
+	  (cd build/node_modules/@anthropic-ai/claude-code && node install.cjs) && \
+	  (cd build/node_modules/opencode-ai && node postinstall.mjs) && touch $@; \
+	else echo "npm is missing: the programs for Node are skipped"; fi
+
+test-clients: $(DEMO) build/clients-venv/.installed build/node_modules/.installed  ## install other people's programs (2 GB) into build/, then test with them
+	$(BIN)/python -m pytest -m clients -rs
+
+test-browser: $(READY)  ## hostile web pages in Chromium, if it is installed
+	$(BIN)/python -m pytest -m browser -rs tests/security
+
+chaos: $(DEMO)  ## faults and traffic at random for SECONDS=600; SEED= replays
+	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+soak: $(DEMO)  ## steady traffic for SECONDS=3600: do memory, descriptors, tasks, latency rise?
+	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),3600)
+
+STATES ?= 300000
+explore: $(READY)  ## every state of small worlds around the scheduler, up to STATES=300000 each
+	LLMD_EXPLORE_STATES=$(STATES) $(BIN)/python -m pytest -s tests/core/test_exploration.py
+
+bench: $(DEMO)  ## measure, or ONLY="idle swap", idle for SECONDS=600; build/bench/*.json
+	LLMD_BENCH_SECONDS=$(SECONDS) $(BIN)/python -m tests.bench $(ONLY)
+
+# What `make bench ONLY=rivals` compares with, in build/ and nowhere else.
+build/nginx/.installed:
+	@mkdir -p build/nginx
+	@if command -v apt-get dpkg > /dev/null; then \
+	  cd build/nginx && apt-get download -q nginx && dpkg -x nginx_*.deb . && touch .installed; \
+	else echo "no apt-get: nginx is taken from PATH, or left out"; fi
+
+build/litellm/.installed:
+	test -x build/litellm/bin/python || $(PYTHON) -m venv build/litellm
+	build/litellm/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]'
+	@touch $@
+
+bench-rivals: $(READY) build/nginx/.installed build/litellm/.installed  ## other proxies into build/, for bench ONLY=rivals
+
+clean:  ## remove what the other targets made
+	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
