@@ -6,9 +6,10 @@ meant as a ceiling that real use reaches: every sequence at its full context, th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Final, Literal
+from typing import Final
 
-from llmd.core.shape import Format, LayerCache, ModelShape
+from llmd.core import mlx_compute as mlx
+from llmd.core.shape import Format, LayerCache, ModelShape, Platform
 
 
 __all__ = [
@@ -18,31 +19,13 @@ __all__ = [
     "Platform",
     "default_context",
     "estimate",
-    "prefill_tokens",
     "spare_bytes",
 ]
 
 MIB: Final = 2**20
 
-Platform = Literal["linux", "darwin"]
-
 DEFAULT_CONTEXT_TOKENS: Final = 32768
 """A profile without `context` gets the model's own, at most this."""
-
-MLX_PREFILL_TOKENS: Final[dict[Platform, int]] = {"linux": 512, "darwin": 2048}
-"""Tokens of a prompt that mlx_lm processes at once (`--prefill-step-size`), at most. Its default is
-2048; on a CPU 128 to 512 are a third faster, since less is computed that the mask then hides."""
-
-MLX_PREFILL_TOKENS_MIN: Final = 64
-
-MLX_SCORES_BYTES: Final[dict[Platform, int]] = {"linux": 32 * MIB, "darwin": 512 * MIB}
-"""What attention scores may take where no kernel avoids writing them out; `prefill_tokens`."""
-
-MLX_PREFILL_TOGETHER: Final = 8
-"""Prompts that the MLX host processes at once, at most (`--prompt-concurrency`)."""
-
-MLX_BUFFER_CACHE_BYTES: Final = 2**30
-"""Freed Metal buffers that the MLX host keeps for reuse, at most (its `buffer_cache_bytes`)."""
 
 LLAMA_UBATCH_TOKENS: Final = 512
 """Tokens that llama.cpp computes at once (`--ubatch-size`)."""
@@ -60,14 +43,16 @@ _SPARE_BYTES: Final[dict[Platform, int]] = {"linux": 80 * MIB, "darwin": 192 * M
 _RUNTIME_BYTES: Final[dict[tuple[Format, Platform], int]] = {
     ("mlx", "linux"): 90 * MIB,
     ("mlx", "darwin"): 224 * MIB,
-    ("gguf", "linux"): 56 * MIB,
+    ("gguf", "linux"): 42 * MIB,
     ("gguf", "darwin"): 128 * MIB,
 }
 
+_LLAMA_SEQUENCE_BYTES: Final = MIB
+"""Threads and buffers of the server for one more sequence: 49 MiB with eight, 43 with one."""
+
 # A token of the vocabulary with its merges, in the tokenizer's tables. Measured with 152,000
-# tokens: mlx_lm (transformers, tokenizers) 146 MiB, and 72 more while it loads; llama.cpp 56 MiB.
+# tokens: mlx_lm (transformers, tokenizers) 146 MiB; llama.cpp 56 MiB.
 _TOKEN_BYTES: Final[dict[Format, int]] = {"mlx": 1010, "gguf": 400}
-_MLX_TOKEN_LOADING_BYTES: Final = 500
 
 _CACHE_STEP_TOKENS: Final = 256
 """Both engines allocate the key-value cache in steps of so many tokens."""
@@ -76,16 +61,6 @@ _CACHE_TYPE_BYTES: Final = {
     "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
     "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32,
 }  # fmt: skip
-
-_FUSED_HEAD_DIMS: Final = {64, 80, 128}
-"""Where MLX has a Metal kernel that never writes attention scores out."""
-
-_SCORE_COPIES: Final = 1.5
-"""Copies of the scores alive at once where it has not: masked, and after the softmax. Measured 1.2
-to 2.0 on the CPU, with one and two sequences, float16 and float32."""
-
-_MALLOC_SLACK_BYTES: Final = 20 * MIB
-"""Freed memory that glibc and MLX keep on Linux: 14 to 32 MiB measured at the peak."""
 
 _REPACKED_X86: Final = {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}
 _REPACKED_ARM: Final = _REPACKED_X86 | {"Q8_0", "Q5_K", "Q6_K"}
@@ -156,14 +131,14 @@ def estimate(
     runtime = _RUNTIME_BYTES[shape.format, platform] + shape.vocab * _TOKEN_BYTES[shape.format]
     size = _Size(shape, context_tokens, sequences, platform)
     if shape.format == "mlx":
-        step = _number(args, "--prefill-step-size") or prefill_tokens(
+        step = _number(args, "--prefill-step-size") or mlx.prefill_tokens(
             shape, context_tokens=context_tokens, sequences=sequences, platform=platform
         )
         return Footprint(
             weights_bytes=shape.weights_bytes,
             cache_bytes=_cache_bytes(size, step),
             prompt_cache_bytes=prompt_cache_bytes,
-            compute_bytes=_mlx_compute(size, step),
+            compute_bytes=mlx.compute_bytes(shape, step, context_tokens, sequences, platform),
             runtime_bytes=runtime,
         )
     step = _number(args, "--ubatch-size", "-ub") or LLAMA_UBATCH_TOKENS
@@ -180,24 +155,8 @@ def estimate(
         cache_bytes=_cache_bytes(size, step) + _checkpoint_bytes(size),
         prompt_cache_bytes=prompt_cache_bytes,
         compute_bytes=_llama_compute(size, step),
-        runtime_bytes=runtime,
+        runtime_bytes=runtime + sequences * _LLAMA_SEQUENCE_BYTES,
     )
-
-
-def prefill_tokens(
-    shape: ModelShape, *, context_tokens: int, sequences: int, platform: Platform
-) -> int:
-    """How many tokens of a prompt MLX should process at once (`--prefill-step-size`).
-
-    A power of two that keeps attention scores within `MLX_SCORES_BYTES`, where they are written
-    out: a long context would need gigabytes for them at mlx_lm's default of 2048.
-    """
-    step = MLX_PREFILL_TOKENS[platform]
-    if _writes_scores(shape, platform):
-        each = _scores_bytes(shape, context_tokens, sequences)
-        while step > MLX_PREFILL_TOKENS_MIN and step * each > MLX_SCORES_BYTES[platform]:
-            step //= 2
-    return step
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,36 +201,6 @@ def _checkpoint_bytes(size: _Size) -> int:
     )
     copies = min(LLAMA_CHECKPOINTS, 2 + size.context_tokens // LLAMA_CHECKPOINT_TOKENS)
     return int(state) * copies * size.sequences
-
-
-def _writes_scores(shape: ModelShape, platform: Platform) -> bool:
-    """Whether MLX writes out the scores of every head and pair of tokens."""
-    return platform == "linux" or shape.head_dim not in _FUSED_HEAD_DIMS
-
-
-def _scores_bytes(shape: ModelShape, context_tokens: int, sequences: int) -> int:
-    """Scores of one prompt token of each sequence processed together, one copy."""
-    together = min(sequences, MLX_PREFILL_TOGETHER)
-    return together * shape.heads * context_tokens * shape.element_bytes
-
-
-def _mlx_compute(size: _Size, step_tokens: int) -> int:
-    """Intermediate results of the largest step: a chunk of a prompt for several sequences."""
-    shape = size.shape
-    step = min(step_tokens, size.context_tokens)
-    rows = min(size.sequences, MLX_PREFILL_TOGETHER) * step
-    widest = 3 * max(shape.intermediate, shape.heads * shape.head_dim) + 4 * shape.hidden
-    total = rows * widest * shape.element_bytes
-    total += 3 * size.sequences * shape.vocab * 4  # logits, log-probabilities, their sorted copy
-    if _writes_scores(shape, size.platform):
-        scores = step * _scores_bytes(shape, size.context_tokens, size.sequences)
-        total += int(scores * _SCORE_COPIES)
-    if size.platform == "darwin":
-        return total + min(MLX_BUFFER_CACHE_BYTES, 2 * total)
-    if shape.element_bytes == 2 and not shape.quantization.endswith("bit"):
-        # The CPU multiplies half-precision matrices as float32: one layer's, converted.
-        total += 3 * shape.hidden * shape.intermediate * 4
-    return max(total + _MALLOC_SLACK_BYTES, shape.vocab * _MLX_TOKEN_LOADING_BYTES)
 
 
 def _llama_compute(size: _Size, ubatch_tokens: int) -> int:

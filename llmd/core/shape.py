@@ -5,6 +5,7 @@ from typing import Literal
 
 
 Format = Literal["mlx", "gguf"]
+Platform = Literal["linux", "darwin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +17,15 @@ class LayerCache:
         value_elements: The same for values; 0 where values are a view of the keys.
         window_tokens: Only so many tokens are kept (sliding window); None keeps all.
         state_bytes: Kept whatever the length: recurrent and convolution state.
+        scratch_bytes: Made of each token of a chunk where MLX has no kernel for a recurrence: on a
+            CPU, copies of the state.
     """
 
     key_elements: int = 0
     value_elements: int = 0
     window_tokens: int | None = None
     state_bytes: int = 0
+    scratch_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class ModelShape:
         vocab: Tokens in the vocabulary.
         context_tokens: What the model was trained for; 0 when it does not say.
         experts_used: Experts that one token passes through; 0 in a dense model.
+        expanded: Numbers that a chunk makes anew of each token before it: keys and values of all
+            heads, out of the latent; 0 without one, and where the engine computes on the latent.
         element_bytes: Bytes per number in activations, and so in MLX's key-value cache.
         files: Every file the engine reads weights from, in order.
         fingerprint: Changes when the files do: names, sizes, modification times.
@@ -63,6 +69,7 @@ class ModelShape:
     vocab: int
     context_tokens: int
     experts_used: int = 0
+    expanded: int = 0
     element_bytes: int = 2
     files: tuple[str, ...] = ()
     fingerprint: str = ""

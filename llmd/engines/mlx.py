@@ -49,6 +49,8 @@ def recipe(profile: MlxProfile, materials: Materials) -> Recipe:
         # The profile's own flags come last, and the last of a kind counts.
         "args": [*(("--prefill-step-size", str(step)) if step else ()), *profile.args],
     }
+    if materials.buffer_cache_bytes is not None:
+        options["buffer_cache_bytes"] = materials.buffer_cache_bytes
     if materials.draft is not None:
         options["draft_model"] = os.fspath(materials.draft)
     if materials.adapters is not None:

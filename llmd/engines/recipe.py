@@ -50,6 +50,7 @@ class Materials:
         prompt_cache_bytes: The profile's, else what the caller finds right.
         stamps: One for each of the weights above; part of the fingerprint.
         prefill_tokens: Of a prompt, to be processed at once; None leaves it to the engine.
+        buffer_cache_bytes: Of freed buffers, kept for reuse; None leaves it to the host.
         slot_save_dir: Private directory for saved prompts, for engines that write them themselves.
     """
 
@@ -63,6 +64,7 @@ class Materials:
     prompt_cache_bytes: int = DEFAULT_PROMPT_CACHE_BYTES
     stamps: tuple[Stamp, ...] = ()
     prefill_tokens: int | None = None
+    buffer_cache_bytes: int | None = None
     slot_save_dir: Path | None = None
 
     @property

@@ -94,6 +94,17 @@ class PromptCache(LRUPromptCache):  # type: ignore[misc]
         state, rest = super().fetch_nearest_cache(model, tokens[:-1])
         return (state, rest + tokens[-1:]) if rest else (None, tokens)
 
+    def insert_cache(
+        self, model: Any, tokens: list[int], prompt_cache: list[Any], **options: Any
+    ) -> None:
+        """Keep the state of *tokens*.
+
+        mlx_lm gives a slice of a batch that is not computed yet, which holds on to the whole batch:
+        four sequences took four times the bytes that are counted.
+        """
+        mx.eval([layer.state for layer in prompt_cache])
+        super().insert_cache(model, tokens, prompt_cache, **options)
+
 
 class Inbox:
     """What the generation thread has for one request; takes the place of mlx_lm's queue."""

@@ -27,9 +27,9 @@ from llmd.core.events import Residency, Rules
 from llmd.core.footprint import (
     Footprint,
     ModelShape,
-    prefill_tokens,
     spare_bytes,
 )
+from llmd.core.mlx_compute import kept_buffer_bytes, prefill_tokens
 from llmd.core.reduction import Extent, smaller_sizes
 from llmd.engines import (
     Installed,
@@ -228,12 +228,17 @@ def _sized(
     adapters = None
     if isinstance(profile, MlxProfile) and profile.adapters is not None:
         adapters = Path(profile.adapters)
+    step = prefill_tokens(
+        found.shape, context_tokens=context, sequences=profile.parallel, platform=PLATFORM
+    )
     materials = Materials(
         installed=installed, python=sys.executable, model=found.model, draft=found.draft,
         adapters=adapters, projector=found.projector, context_tokens=context,
         prompt_cache_bytes=footprint.prompt_cache_bytes,
-        prefill_tokens=prefill_tokens(
-            found.shape, context_tokens=context, sequences=profile.parallel, platform=PLATFORM
+        prefill_tokens=step,
+        buffer_cache_bytes=kept_buffer_bytes(
+            found.shape, step_tokens=step, context_tokens=context, sequences=profile.parallel,
+            platform=PLATFORM,
         ),
         stamps=stamps,
     )  # fmt: skip

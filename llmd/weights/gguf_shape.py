@@ -49,6 +49,8 @@ def gguf_shape(path: Path, shards: list[Path], fingerprint: str) -> ModelShape:
     tensors = {name: tensor for header in headers for name, tensor in header.tensors.items()}
     hidden = count(data, "embedding_length")
     heads = max(per_layer(data.get("attention.head_count"), layers, 0))
+    width = max(per_layer(data.get("feed_forward_length"), layers, 0))
+    expert_width = count(data, "expert_feed_forward_length", default=width)  # Mixtral has no other
     embedding = tensors.get("token_embd.weight")
     vocab = embedding.shape[-1] if embedding and embedding.shape else 0
     return ModelShape(
@@ -59,10 +61,7 @@ def gguf_shape(path: Path, shards: list[Path], fingerprint: str) -> ModelShape:
         quantization=_quantization(first.metadata, tensors),
         layers=_layers(architecture, data, layers, hidden, heads),
         hidden=hidden,
-        intermediate=max(
-            *per_layer(data.get("feed_forward_length"), layers, 0),
-            count(data, "expert_feed_forward_length") * max(1, count(data, "expert_used_count")),
-        ),
+        intermediate=max(width, expert_width * count(data, "expert_used_count")),
         heads=heads,
         head_dim=count(data, "attention.key_length", default=hidden // heads if heads else 0),
         vocab=vocab or count(data, "vocab_size") or first.lengths.get("tokenizer.ggml.tokens", 0),

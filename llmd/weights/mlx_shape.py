@@ -26,10 +26,12 @@ their configuration says about sliding windows."""
 
 _PATTERNS: Final = {"gemma3_text": 6, "gemma3": 6, "cohere2": 4}
 _LATENT: Final = {
-    "deepseek_v3", "deepseek_v32", "kimi_k2", "glm4_moe_lite", "glm_moe_dsa", "longcat_flash",
-    "kimi_linear", "deepseek_v2",
+    "bailing_hybrid", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa",
+    "joyai_llm_flash", "kimi_k2", "kimi_k3", "kimi_linear", "longcat_flash", "longcat_flash_ngram",
+    "mistral4",
 }  # fmt: skip
-"""Model types that cache the latent of multi-head latent attention, not the heads."""
+"""Model types that cache the latent of multi-head latent attention; the others with a
+`kv_lora_rank` cache all heads (in mlx_lm, what they give to `update_and_fetch`)."""
 
 _LINEAR: Final = {"linear_attention", "conv", "mamba", "recurrent", "kda"}
 _FLOATS: Final = {"F16": 2, "BF16": 2, "F32": 4}
@@ -69,15 +71,13 @@ def mlx_shape(path: Path, shards: list[Path], fingerprint: str) -> ModelShape:
         quantization=f"{bits}-bit" if bits else _float_name(tensors),
         layers=_layers(architecture, config, layers, heads, head_dim, element_bytes),
         hidden=hidden,
-        intermediate=max(
-            count(config, "intermediate_size", "ffn_dim", "n_inner", default=4 * hidden),
-            count(config, "moe_intermediate_size") * experts,
-        ),
+        intermediate=_intermediate(config, hidden, experts),
         heads=heads,
         head_dim=head_dim,
         vocab=count(config, "vocab_size"),
         context_tokens=count(config, "max_position_embeddings", "n_positions", "max_seq_len"),
         experts_used=experts,
+        expanded=_expanded(architecture, config, heads),
         element_bytes=element_bytes,
         files=tuple(str(shard) for shard in shards),
         fingerprint=fingerprint,
@@ -101,16 +101,18 @@ def _layers(
     if latent and architecture in _LATENT:
         kv_heads, key, value = [1] * layers, latent, count(config, "qk_rope_head_dim")
     elif latent:
+        kv_heads = [heads] * layers
         key = count(config, "qk_nope_head_dim") + count(config, "qk_rope_head_dim")
         value = count(config, "v_head_dim", default=head_dim)
     kinds = _kinds(architecture, config, layers)
     window = count(config, "sliding_window", "attention_chunk_size") or None
     state = _state_bytes(config, element_bytes)
+    scratch = _scratch_bytes(config, state)
     wide = count(config, "global_head_dim", default=key)
     result = []
     for index, kind in enumerate(kinds):
         if kind in _LINEAR:
-            result.append(LayerCache(state_bytes=state))
+            result.append(LayerCache(state_bytes=state, scratch_bytes=scratch))
         elif kind == "sliding":
             result.append(LayerCache(kv_heads[index] * key, kv_heads[index] * value, window))
         else:
@@ -119,6 +121,25 @@ def _layers(
             result.append(LayerCache(full * size[0], full * size[1]))
     shared = min(layers, count(config, "num_kv_shared_layers"))
     return tuple(result[: layers - shared] + [LayerCache()] * shared)
+
+
+def _intermediate(config: Mapping[str, Any], hidden: int, experts: int) -> int:
+    """Numbers that the feed-forward part makes of one token: of all experts that it passes through.
+
+    Mixtral and gpt-oss call an expert's width `intermediate_size`, having no other.
+    """
+    width = count(config, "intermediate_size", "ffn_dim", "n_inner", default=4 * hidden)
+    one = count(config, "moe_intermediate_size")
+    if experts and not one and count(config, "num_local_experts"):
+        one = width
+    return max(width, one * experts)
+
+
+def _expanded(architecture: str, config: Mapping[str, Any], heads: int) -> int:
+    """See `ModelShape.expanded`."""
+    if architecture not in _LATENT:
+        return 0
+    return heads * (count(config, "qk_nope_head_dim") + count(config, "v_head_dim"))
 
 
 def _kinds(architecture: str, config: Mapping[str, Any], layers: int) -> list[str]:
@@ -174,6 +195,13 @@ def _state_bytes(config: Mapping[str, Any], element_bytes: int) -> int:
     groups = count(config, "n_groups", "mamba_n_groups", default=1)
     kernel = count(config, "conv_kernel", "mamba_d_conv", default=4)
     return ((kernel - 1) * (inner + 2 * groups * size) + inner * size) * 4
+
+
+def _scratch_bytes(config: Mapping[str, Any], state_bytes: int) -> int:
+    """See `LayerCache.scratch_bytes`. Measured with a gated delta net, Mamba2 and LFM2."""
+    if count(config, "conv_L_cache"):
+        return 0
+    return 2 * state_bytes if count(config, "linear_num_value_heads") else state_bytes
 
 
 def _element_bytes(tensors: Mapping[str, safetensors.Tensor]) -> int:

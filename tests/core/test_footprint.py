@@ -16,9 +16,9 @@ from llmd.core.footprint import (
     ModelShape,
     default_context,
     estimate,
-    prefill_tokens,
     spare_bytes,
 )
+from llmd.core.mlx_compute import kept_buffer_bytes, prefill_tokens
 
 
 MIB = 2**20
@@ -217,6 +217,45 @@ def test_smaller_batches_need_smaller_buffers():
         assert measure(gguf, 4096, 1, args=args).total_bytes == measure(gguf, 4096, 1).total_bytes
 
 
+def computing(of, platform="linux"):
+    parts = estimate(
+        of, context_tokens=1024, sequences=2, prompt_cache_bytes=0, platform=platform,
+        args=("--prefill-step-size", "512"),
+    )  # fmt: skip
+    return parts.compute_bytes
+
+
+def test_recurrent_layers_copy_their_state_on_a_cpu_alone():
+    plain = shape(layers=(LayerCache(state_bytes=1000),))
+    copying = shape(layers=(LayerCache(state_bytes=1000, scratch_bytes=1000),))
+    assert computing(copying) - computing(plain) == 2 * 256 * 1000
+    assert computing(copying, "darwin") == computing(plain, "darwin")
+
+
+def test_latent_attention_makes_keys_and_values_of_the_whole_context_anew():
+    expanded = computing(shape(expanded=100)) - computing(shape())
+    assert expanded == 2 * 1024 * 100 * 2
+
+
+def test_each_expert_of_a_token_counts():
+    one, eight = (computing(shape(experts_used=n)) for n in (1, 8))
+    assert eight - one == 2 * 512 * 7 * 3 * 2048 * 2
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_no_more_buffers_may_be_kept_than_are_charged(platform):
+    kept = kept_buffer_bytes(
+        shape(), step_tokens=512, context_tokens=1024, sequences=2, platform=platform
+    )
+    assert 0 < kept < computing(shape(), platform)
+
+
+def test_each_sequence_of_llama_cpp_has_threads_and_buffers():
+    gguf = shape(format="gguf")
+    more = measure(gguf, 512, 8).runtime_bytes - measure(gguf, 512, 1).runtime_bytes
+    assert more == 7 * MIB
+
+
 def test_a_model_and_its_draft_share_one_runtime():
     both = Footprint(1, 2, 3, 4, 5).plus(Footprint(10, 20, 30, 40, 2))
     assert both == Footprint(11, 22, 33, 44, 5)
@@ -237,6 +276,7 @@ def test_default_context(trained, expected):
 STEPS = [
     pytest.param(shape(), 262_144, "darwin", 2048, id="Metal has a kernel for heads of 128"),
     pytest.param(shape(head_dim=256), 65_536, "darwin", 64, id="and none for heads of 256"),
+    pytest.param(shape(expanded=1), 65_536, "darwin", 64, id="nor for latent attention"),
     pytest.param(tiny("mlx"), 2048, "linux", 512, id="a short context on a CPU"),
     pytest.param(tiny("mlx"), 32_768, "linux", 64, id="a long context on a CPU"),
 ]

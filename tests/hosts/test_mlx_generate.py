@@ -107,3 +107,19 @@ def test_flags_of_mlx_lm_are_understood_and_the_rest_pinned(demo_models):
     assert (args.temp, args.chat_template_args) == (0.5, {"enable_thinking": False})
     assert (args.decode_concurrency, args.prompt_concurrency) == (2, 2)
     assert args.max_tokens == 1024
+
+
+def test_kept_prompt_does_not_hold_on_to_the_batch_that_made_it():
+    MlxEngine(None).prepare()
+    import mlx.core as mx
+    from mlx_lm.models.cache import KVCache
+
+    from llmd.hosts.mlx_generate import PromptCache
+
+    before = mx.get_active_memory()
+    cache, batch, state = PromptCache(4, 2**30), mx.zeros((16, 1, 256, 64)), KVCache()
+    state.keys = state.values = mx.contiguous(batch[:1])
+    state.offset = 256
+    cache.insert_cache("model", [1, 2, 3], [state])
+    del batch, state
+    assert mx.get_active_memory() - before <= cache.nbytes

@@ -123,6 +123,17 @@ MLX_LAYERS = [
     ),
     pytest.param(
         {
+            "model_type": "deepseek_v2",
+            "kv_lora_rank": 512,
+            "qk_rope_head_dim": 16,
+            "qk_nope_head_dim": 32,
+            "v_head_dim": 24,
+        },
+        (LayerCache(4 * 48, 4 * 24),) * 4,
+        id="all heads where mlx_lm does not cache the latent",
+    ),
+    pytest.param(
+        {
             "model_type": "qwen3_next",
             "full_attention_interval": 4,
             "linear_num_value_heads": 4,
@@ -130,7 +141,7 @@ MLX_LAYERS = [
             "linear_key_head_dim": 8,
             "linear_value_head_dim": 8,
         },
-        (LayerCache(state_bytes=3 * 64 * 2 + 4 * 8 * 8 * 4),) * 3 + (FULL,),
+        (LayerCache(state_bytes=1408, scratch_bytes=2 * 1408),) * 3 + (FULL,),
         id="three of four layers keep a state of fixed size",
     ),
     pytest.param(
@@ -149,6 +160,25 @@ MLX_LAYERS = [
         id="convolutions keep two columns",
     ),
 ]
+
+
+MLX_WIDTHS = [
+    pytest.param({}, 128, 0, id="dense"),
+    pytest.param({"num_experts_per_tok": 4, "moe_intermediate_size": 96}, 384, 0, id="experts"),
+    pytest.param({"num_experts_per_tok": 2, "num_local_experts": 8}, 256, 0, id="Mixtral's"),
+    pytest.param(
+        {"model_type": "deepseek_v3", "qk_nope_head_dim": 32, "v_head_dim": 24},
+        128,
+        4 * 56,
+        id="all heads are made anew out of a latent",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "intermediate", "expanded"), MLX_WIDTHS)
+def test_what_mlx_makes_of_each_token(tmp_path, changes, intermediate, expanded):
+    shape = mlx(tmp_path, changes)
+    assert (shape.intermediate, shape.expanded) == (intermediate, expanded)
 
 
 @pytest.mark.parametrize(("changes", "layers"), MLX_LAYERS)

@@ -1,0 +1,119 @@
+"""What MLX holds while it computes, and what it keeps of that for the next time.
+
+Pure arithmetic, as in `llmd.core.footprint`. Measured with tests/bench/footprint.py on a CPU, where
+MLX has fewer kernels and so writes more out; a GPU is assumed to do the same with what it lacks.
+"""
+
+from typing import Final
+
+from llmd.core.shape import ModelShape, Platform
+
+
+_MIB: Final = 2**20
+
+PREFILL_TOKENS: Final[dict[Platform, int]] = {"linux": 512, "darwin": 2048}
+"""Tokens of a prompt that mlx_lm processes at once (`--prefill-step-size`), at most. Its default is
+2048; on a CPU 128 to 512 are a third faster, since less is computed that the mask then hides."""
+
+PREFILL_TOKENS_MIN: Final = 64
+
+SCORES_BYTES: Final[dict[Platform, int]] = {"linux": 32 * _MIB, "darwin": 512 * _MIB}
+"""What attention scores may take where no kernel avoids writing them out; `prefill_tokens`."""
+
+PREFILL_TOGETHER: Final = 8
+"""Prompts that the MLX host processes at once, at most (`--prompt-concurrency`)."""
+
+RECURRENT_TOKENS: Final = 256
+"""Tokens that a recurrent layer works through at once (mlx_lm's `ssm_attn`)."""
+
+BUFFER_CACHE_BYTES: Final[dict[Platform, int]] = {"linux": 24 * _MIB, "darwin": 1024 * _MIB}
+"""Freed buffers kept for reuse, at most: `kept_buffer_bytes`. A GPU's are dear to make; a CPU's are
+memory like any other, and glibc keeps some of its own."""
+
+_FUSED_HEAD_DIMS: Final = {64, 80, 128}
+"""Where MLX has a Metal kernel that never writes attention scores out."""
+
+_SCORE_COPIES: Final = 1.5
+"""Copies of the scores alive at once where it has not: masked, and after the softmax. Measured 1.2
+to 2.0 on the CPU, with one and two sequences, float16 and float32."""
+
+_TOKEN_LOADING_BYTES: Final = 500
+"""Of the vocabulary, while the tokenizer loads: 72 MiB with 152,000 tokens."""
+
+
+def prefill_tokens(
+    shape: ModelShape, *, context_tokens: int, sequences: int, platform: Platform
+) -> int:
+    """How many tokens of a prompt MLX should process at once (`--prefill-step-size`).
+
+    A power of two that keeps attention scores within `SCORES_BYTES`, where they are written out: a
+    long context would need gigabytes for them at mlx_lm's default of 2048.
+    """
+    step = PREFILL_TOKENS[platform]
+    if _writes_scores(shape, platform):
+        each = _scores_bytes(shape, context_tokens, sequences)
+        while step > PREFILL_TOKENS_MIN and step * each > SCORES_BYTES[platform]:
+            step //= 2
+    return step
+
+
+def compute_bytes(
+    shape: ModelShape, step_tokens: int, context_tokens: int, sequences: int, platform: Platform
+) -> int:
+    """The largest step, *step_tokens* of a prompt for several sequences; and buffers kept of it.
+
+    While it loads, other things take room than while it computes; the larger of both counts.
+    """
+    total = _working_bytes(shape, step_tokens, context_tokens, sequences, platform)
+    total += _kept_bytes(total, platform)
+    return max(total, shape.vocab * _TOKEN_LOADING_BYTES) if platform == "linux" else total
+
+
+def kept_buffer_bytes(
+    shape: ModelShape, *, step_tokens: int, context_tokens: int, sequences: int, platform: Platform
+) -> int:
+    """How many bytes of freed buffers the host may keep for reuse."""
+    total = _working_bytes(shape, step_tokens, context_tokens, sequences, platform)
+    return _kept_bytes(total, platform)
+
+
+def _kept_bytes(working_bytes: int, platform: Platform) -> int:
+    most = BUFFER_CACHE_BYTES[platform]
+    return most if platform == "linux" else min(most, 2 * working_bytes)
+
+
+def _working_bytes(
+    shape: ModelShape, step_tokens: int, context_tokens: int, sequences: int, platform: Platform
+) -> int:
+    """Intermediate results of the largest step."""
+    step = min(step_tokens, context_tokens)
+    together = min(sequences, PREFILL_TOGETHER)
+    widest = 3 * max(shape.intermediate, shape.heads * shape.head_dim) + 4 * shape.hidden
+    widest += 3 * shape.experts_used * shape.hidden  # put in the order of experts, and back
+    numbers = together * (step * widest + context_tokens * shape.expanded)
+    total = numbers * shape.element_bytes
+    total += 3 * sequences * shape.vocab * 4  # logits, log-probabilities, their sorted copy
+    if _writes_scores(shape, platform):
+        scores = step * _scores_bytes(shape, context_tokens, sequences)
+        total += int(scores * _SCORE_COPIES)
+    if platform == "linux":
+        scratch = max((layer.scratch_bytes for layer in shape.layers), default=0)
+        total += together * min(step, RECURRENT_TOKENS) * scratch
+        if shape.element_bytes == 2 and not shape.quantization.endswith("bit"):
+            # The CPU multiplies half-precision matrices as float32: one layer's, converted.
+            total += 3 * shape.hidden * shape.intermediate * 4
+    return total
+
+
+def _writes_scores(shape: ModelShape, platform: Platform) -> bool:
+    """Whether MLX writes out the scores of every head and pair of tokens.
+
+    Latent attention does on a GPU, too: positions have scores of their own, which are added.
+    """
+    return platform == "linux" or shape.head_dim not in _FUSED_HEAD_DIMS or bool(shape.expanded)
+
+
+def _scores_bytes(shape: ModelShape, context_tokens: int, sequences: int) -> int:
+    """Scores of one prompt token of each sequence processed together, one copy."""
+    together = min(sequences, PREFILL_TOGETHER)
+    return together * shape.heads * context_tokens * shape.element_bytes
