@@ -17,6 +17,7 @@ class Cause(StrEnum):
     KILL = "kill"
     ABORT = "abort"
     CRASH = "crash"
+    HANG = "hang"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ def judge(failure: Failure) -> Death:
     macOS ends a process that Metal has no memory for with SIGABRT, and one that the system has none
     for with SIGKILL; Linux kills with SIGKILL and counts it. A host that llmd killed is no failure.
     """
+    if failure.hangs:  # whatever its log says of memory, it lives
+        return Death(Cause.HANG, "")
     log = "\n".join(failure.log_tail)
     name = failure.signal or _BY_STATUS.get(failure.exit_code or 0)
     if name in ("SIGABRT", "SIGKILL", None) and _GPU_IS_FULL.search(log):

@@ -76,6 +76,7 @@ class Failure:
         log_tail: Its last words.
         oom_kills: How often the kernel killed a process for want of memory while it lived; None
             where the system does not count.
+        hangs: It has not ended: it shows no sign of life, and is ended for that.
     """
 
     message: str
@@ -83,6 +84,7 @@ class Failure:
     signal: str | None = None
     log_tail: tuple[str, ...] = ()
     oom_kills: int | None = None
+    hangs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ class Outcomes:
         history = self._book.histories[held.profile]
         words = describe(failure) if failure is not None else "it ended by itself"
         smaller = ""
-        if what != "host.stalled" and failure is not None and judge(failure).of_memory:
+        if failure is not None and judge(failure).of_memory:
             smaller = self._reduce(slot, held, now)
         fields: dict[str, Any] = {"port": slot.port, "profile": held.profile, "reason": words}
         self._emit(Note(what, fields | {"in_flight": len(held.in_flight)} | more))

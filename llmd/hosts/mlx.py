@@ -148,7 +148,7 @@ class MlxEngine:
         generator, mx = self._generator, self._mx
         held = (mx.get_active_memory(), mx.get_cache_memory())
         return {
-            "progress": f"{generator.turns} {generator.generated_tokens} {held}",
+            "progress": f"{generator.pieces} {held}",
             "resting": generator.resting,
         }
 

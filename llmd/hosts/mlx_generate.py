@@ -109,9 +109,9 @@ class PromptCache(LRUPromptCache):  # type: ignore[misc]
 class Inbox:
     """What the generation thread has for one request; takes the place of mlx_lm's queue."""
 
-    def __init__(self, on_token: Callable[[], None]) -> None:
+    def __init__(self, on_item: Callable[[Any], None]) -> None:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._on_token = on_token
+        self._on_item = on_item
         self._context: GenerationContext | None = None
         self.cancelled = False
         self.alone = False
@@ -127,8 +127,7 @@ class Inbox:
             # Progress of a prefill. A batch looks at the context's stop mark between two steps;
             # a request by itself does not before its first token, unless its callback raises.
             raise CancelledError
-        elif isinstance(item, Response):
-            self._on_token()
+        self._on_item(item)
         self._queue.put(item)
 
     def cancel(self) -> None:
@@ -175,8 +174,8 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
     ) -> None:
         self.loaded: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.generated_tokens = 0
-        self.turns = 0
-        """How often it looked for work."""
+        self.pieces = 0
+        """Of prompts and of answers, that are done."""
         self.resting = False
         """Whether it has none."""
         self._inboxes: weakref.WeakSet[Inbox] = weakref.WeakSet()
@@ -225,8 +224,9 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
         self.requests.put(lambda: None)  # it may be asleep
         self.join()
 
-    def _count(self) -> None:
-        self.generated_tokens += 1  # on the generation thread alone
+    def _count(self, item: Any) -> None:
+        self.pieces += 1  # on the generation thread alone
+        self.generated_tokens += isinstance(item, Response)
 
     # --- mlx_lm's seams ---------------------------------------------------------------------
 
@@ -261,7 +261,6 @@ class Generator(ResponseGenerator):  # type: ignore[misc]
         if not self.loaded.done():
             self.loaded.set_result(None)
         while True:
-            self.turns += 1
             try:
                 item = self.requests.get_nowait() if timeout is None else self._sleep()
             except queue.Empty:

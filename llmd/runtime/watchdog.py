@@ -2,7 +2,7 @@
 
 | host | sign of work |
 |---|---|
-| mlx | turns of its generation thread, tokens, the bytes that MLX holds |
+| mlx | pieces of prompts, tokens, the bytes that MLX holds |
 | llama, or llama-server in an exec host | tokens and pieces of prompts, by `/slots` |
 | any other server | what it sends |
 
@@ -12,7 +12,7 @@ have a limit of their own, `load_timeout`; remote profiles have no process to re
 """
 
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final, Protocol
 
@@ -137,11 +137,13 @@ class Watchdog:
             telling = all(request.heard_s for request in requests)
             answers = self._answers(host.upstream) if host.upstream is not None else 0
             progress = f"{seen.told.get('progress')} {seen.heard_s} {answers}"
-        cpu_s = self._cpu_s(process.pid) if working or seen.owing else 0.0
+        in_doubt = working or seen.owing or seen.patience.doubtful
+        cpu_s = self._cpu_s(process.pid) if in_doubt else 0.0
         return Signs(working, seen.owing, progress, telling, cpu_s)
 
     def _give_up(self, host: Host, process: HostProcess, stall: Stall, timeout_s: float) -> None:
-        failure = process.failure(f"{stall.words} (`stall_timeout` is {timeout_s:g} s)")
+        words = f"{stall.words} (`stall_timeout` is {timeout_s:g} s)"
+        failure = replace(process.failure(words), hangs=True)
         self._post(HostStalled(host.number, failure, stall.silent_s))
         if host.upstream is not None:
             error = EngineDiedError(

@@ -62,6 +62,9 @@ def died(code=None, signal=None, log=(), oom_kills=None):
         pytest.param(died(signal="SIGBUS"), Cause.CRASH, "page of its weights", id="a cut file"),
         pytest.param(died(signal="SIGHUP"), Cause.CRASH, "(SIGHUP)", id="another signal"),
         pytest.param(
+            judge(Failure("it hung", log_tail=(METAL,), hangs=True)), Cause.HANG, "", id="a hang"
+        ),
+        pytest.param(
             died(signal="SIGSEGV", log=["out of memory"]), Cause.CRASH, "SIGSEGV", id="words alone"
         ),
     ],

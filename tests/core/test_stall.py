@@ -118,6 +118,13 @@ def test_long_rest_forgives():
     assert host.until_stalled()[0] == TIMEOUT_S - ROUND_S
 
 
+def test_two_short_rests_are_no_long_one():
+    host = Watched()
+    host.look()
+    looks = [host.look(working=n % 7 < 2) for n in range(40)]
+    assert any(looks), "it was silent for more than 20 seconds of work"
+
+
 def test_late_answer_of_an_idle_host_forgives():
     host = Watched()
     for _ in range(9):

@@ -63,6 +63,7 @@ def test_one_that_hangs_while_it_drains_makes_way_all_the_same():
     assert world.state("a") == "draining"
     hung = world.host("a")
     world.stall(hung)
+    assert len(world.noted("host.stalled")) == 1
     world.gone(hung)
     world.ready("b")
     assert other in world.granted

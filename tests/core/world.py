@@ -9,6 +9,9 @@ from llmd.core.scheduler import Scheduler
 from llmd.core.slot import SlotState
 
 
+HUNG = e.Failure("it hung")
+
+
 def profile(name, port, gib=1, **more):
     return e.Residency(name=name, port=port, footprint_bytes=gib, fingerprint=name, **more)
 
@@ -95,10 +98,10 @@ class World:
         for ticket in [t for t, (_, h) in self.granted.items() if h == host]:
             self.finish(ticket, served=False)
 
-    def stall(self, host, silent_s=120.0):
+    def stall(self, host, failure=HUNG, silent_s=120.0):
         """*host* hangs; the daemon ends the requests that are with it."""
         self.stalled.add(host)
-        effects = self.send(e.HostStalled(host, e.Failure("it hung"), silent_s))
+        effects = self.send(e.HostStalled(host, failure, silent_s))
         for ticket in [t for t, (_, h) in self.granted.items() if h == host]:
             self.finish(ticket, served=False)
         return effects

@@ -1,5 +1,6 @@
 """How far an engine is, as its host tells it: at once, whatever the engine does."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -19,8 +20,9 @@ LONG = {"prompt": "a " * 200, "max_tokens": 300, "ignore_eos": True}
 
 async def until(host, holds):
     """Ask *host* until what it tells *holds*; the last answer."""
-    while not holds(told := await host.pulse()):
-        pass
+    async with asyncio.timeout(WAIT_S):
+        while not holds(told := await host.pulse()):
+            pass
     return told
 
 
@@ -76,6 +78,7 @@ async def test_mlx_tells_of_each_token_and_when_it_rests(mlx_host):
 async def test_mlx_thread_that_hangs_neither_rests_nor_moves(demo_models, short_dir):
     pytest.importorskip("mlx_lm")
     from llmd.hosts.mlx import MlxEngine
+    from llmd.hosts.mlx_generate import Inbox
 
     engine = MlxEngine(short_dir / "u.sock")
     assert engine.pulse() == {}
@@ -91,6 +94,8 @@ async def test_mlx_thread_that_hangs_neither_rests_nor_moves(demo_models, short_
     first = engine.pulse()
     assert not first["resting"]
     assert engine.pulse() == first
+    Inbox(engine._generator._count).put((512, 9_000))
+    assert engine.pulse() != first, "a piece of a prompt is done"
     released.set()
     engine._generator.stop_and_join()
 

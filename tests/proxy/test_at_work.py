@@ -52,6 +52,19 @@ async def test_request_that_waits_for_its_place_is_with_no_engine(start):
     assert plane.listener.at_work() == []
 
 
+async def test_request_whose_engine_broke_off_is_with_no_engine(start):
+    async def dies(side):
+        await side.request()
+        side.die()
+
+    plane = await start(dies)
+    plane.gate.hold_autopsies = True
+    client = await plane.client()
+    await client.send(post())
+    await plane.gate.until(lambda: plane.gate.autopsies)
+    assert plane.listener.at_work() == []
+
+
 async def test_client_that_takes_nothing_holds_its_engine_up(start):
     async def endless(side):
         await side.request()
@@ -92,3 +105,16 @@ async def test_requests_of_one_engine_are_ended_and_no_others(start):
     await asked.sides[2].answer()
     assert (await waiting.response()).status == 200
     await until(lambda: plane.engine.closed == 2)
+
+
+async def test_answers_count_once_they_are_complete(start):
+    asked = Asked()
+    plane = await start(asked)
+    assert plane.pool.answers(plane.gate.upstream) == 0
+    client = await plane.client()
+    await client.send(post())
+    await until(lambda: asked.sides)
+    assert plane.pool.answers(plane.gate.upstream) == 0
+    await asked.sides[0].answer()
+    await client.response()
+    assert plane.pool.answers(plane.gate.upstream) == 1

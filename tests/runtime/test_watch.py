@@ -74,11 +74,13 @@ class World:
         self.now = 1000.0
         self.reloads = 0
         self.beats = 0
+        self.minded = 0
         self.watch = Watch(
             self.daemon,
             self.config_file,
             self.reload,
             beat=self.beat,
+            mind_hosts=self.mind_hosts,
             pressure=lambda: self.pressure,
             keep_awake=self.keep_awake,
             now=lambda: self.now,
@@ -86,6 +88,9 @@ class World:
 
     def beat(self):
         self.beats += 1
+
+    def mind_hosts(self):
+        self.minded += 1
 
     async def reload(self):
         self.reloads += 1
@@ -115,6 +120,12 @@ async def test_pressure_is_told_again_only_after_a_pause(world):
     assert PressureRose("none left") not in await world.look()
     world.now += 1
     assert PressureRose("none left") in await world.look()
+
+
+async def test_hosts_are_minded_each_round(world):
+    await world.look()
+    await world.look()
+    assert world.minded == 2
 
 
 async def test_hosts_are_measured_and_their_logs_kept_short(world):

@@ -144,6 +144,7 @@ async def test_idle_host_that_owes_an_answer_is_given_up_and_asked_once(world):
     (event,) = world.posted
     assert isinstance(event, HostStalled)
     assert (event.host, event.silent_s) == (host.number, TIMEOUT_S)
+    assert event.failure.hangs
     assert "silent on its control socket for 60 s (`stall_timeout` is 60 s)" in (
         event.failure.message
     )
@@ -234,6 +235,16 @@ async def test_server_that_turns_in_circles_amid_its_answer_is_given_up(world):
     assert "turned in circles" in world.posted[0].failure.message
 
 
+async def test_server_that_hangs_is_given_up_though_its_clients_give_up_first(world):
+    """Its processor time is looked at between two of them, too, or it would seem to have worked."""
+    host = world.host()
+    world.cpu_s[host.number] = 500.0
+    for n in range(60):
+        world.requests = [] if n % 4 == 3 else [AtWork(host.upstream, 0.0, held_up=False)]
+        await world.round({})
+    assert world.posted
+
+
 async def test_server_that_its_client_holds_up_is_not_at_work(world):
     host = world.host()
     world.request(host, heard_s=3.0, held_up=True)
@@ -249,13 +260,17 @@ async def test_never_is_never(world):
     assert host.process.asked == 0
 
 
-@pytest.mark.parametrize("case", ["loads", "is told to end", "is gone", "is remote"])
+@pytest.mark.parametrize(
+    "case", ["loads", "is being adopted", "is told to end", "is gone", "is remote"]
+)
 async def test_nothing_is_asked_of_a_host_that(world, case):
     host = world.host()
     process = host.process
     match case:
         case "loads":
             process.state = "loading"
+        case "is being adopted":
+            host.settled.clear()
         case "is told to end":
             host.stopping = "evicted"
         case "is gone":
@@ -277,12 +292,15 @@ async def test_spare_that_hangs_is_given_up(world):
 
 async def test_one_host_that_hangs_says_nothing_of_another(world):
     hung, other = world.host("a"), world.host("b")
+    idle = world.host("c")
     for host in (hung, other):
         world.request(host)
     for n in range(60):
         await world.round()
-        while other.process.waiting:
-            other.process.waiting.pop().set_result({"progress": str(n), "resting": False})
+        for host, resting in ((other, False), (idle, True)):
+            while host.process.waiting:
+                told = {"progress": "0" if resting else str(n), "resting": resting}
+                host.process.waiting.pop().set_result(told)
     assert {event.host for event in world.posted} == {hung.number}
 
 
@@ -294,6 +312,7 @@ async def test_host_that_follows_one_that_hung_begins_anew(world):
     world.host().number = host.number + 1
     await world.rounds(TIMEOUT_S - ROUND_S)
     assert world.posted == []
+    assert list(world.watchdog._watched) == [host.number + 1], "who is gone is forgotten"
 
 
 async def test_machine_that_sleeps_is_no_hang(world):
