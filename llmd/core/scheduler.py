@@ -305,6 +305,10 @@ class Scheduler:
         slot, named = placed
         return named or self._book.preferred(slot)
 
+    def objection(self, profile: str, now: float) -> LlmdError | None:
+        """What a request for *profile* would be refused with now; None when it would not be."""
+        return self._objection(self._book.of(profile), profile, now)
+
     def preview(self, profile: str, now: float) -> tuple[tuple[str, ...] | None, LlmdError | None]:
         """What loading *profile* would evict, or the error it would end with; changes nothing.
 

@@ -151,7 +151,11 @@ class Gate(Protocol):
         """Tell that a request to *profile* was sent on with *repair*; most come again and again."""
 
     def health(self, port: int) -> dict[str, Any]:
-        """The body of `GET /health`; `ready` tells whether a model is ready now."""
+        """The body of `GET /health`.
+
+        `status` is `ok`, `degraded` or `failed`: nothing can be served; `ready` tells whether a
+        model is ready now.
+        """
 
     def models(self, port: int) -> list[ModelCard]:
         """The profiles that *port* serves."""

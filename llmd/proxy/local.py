@@ -82,7 +82,8 @@ def _ollama(request: Request, cards: list[ModelCard]) -> Answer | None:
 
 def _health(request: Request, health: dict[str, Any]) -> Answer:
     wanted = parse_qs(request.query).get("ready", ["0"])[-1].lower() in {"1", "true", "yes"}
-    status = 503 if wanted and not health.get("ready") else 200
+    serves = health.get("status") != "failed" and (not wanted or health.get("ready"))
+    status = 200 if serves else 503
     return Answer(status, JSON_LINES, msgspec.json.encode(health))
 
 

@@ -8,8 +8,9 @@ import structlog
 
 from llmd.core.death import judge
 from llmd.core.events import RequestArrived, RequestFinished
-from llmd.errors import EngineDiedError, LlmdError
+from llmd.errors import EngineDiedError, LlmdError, QueueFullError, UnloadedError
 from llmd.proxy.gate import Destination, Explained, Lease, ModelCard, Repair, Settled
+from llmd.runtime import clock
 from llmd.runtime.cards import card_of
 
 
@@ -112,14 +113,19 @@ class DaemonGate:
         self._daemon.events.record("tools.repaired", fields)
 
     def health(self, port: int) -> dict[str, Any]:
-        """Whether the port can serve, and what is there."""
+        """Whether a request would be served that comes now, and what is there.
+
+        `failed` when it would be refused whatever it names, `degraded` when only for the profile
+        that requests without a name get. A full queue is no failure.
+        """
         snapshot = self._daemon.snapshot()
         view = next((view for view in snapshot.ports if view.port == port), None)
-        if view is None:  # the gateway
-            ready = [v.profile for v in snapshot.ports if v.state == "ready"]
-            return {"status": "ok", "state": "ready" if ready else "unloaded", "ready": bool(ready)}
+        found = self._soundness(port)
+        if view is None:  # the gateway, or a port that a service manager holds without a profile
+            ready = self.is_gateway(port) and any(v.state == "ready" for v in snapshot.ports)
+            return {"state": "ready" if ready else "unloaded", "ready": ready, **found}
         return {
-            "status": "ok",
+            **found,
             "state": view.state,
             "profile": view.profile,
             "ready": view.state == "ready",
@@ -127,15 +133,32 @@ class DaemonGate:
             "queued": view.queued,
         }
 
+    def _soundness(self, port: int) -> dict[str, Any]:
+        """The `status` of *port*, and the error that stands behind it."""
+        scheduler, now, names = self._daemon.scheduler, clock.now(), self._names(port)
+        found = {name: scheduler.objection(name, now) for name in names}
+        refused = {n: e for n, e in found.items() if e and not isinstance(e, QueueFullError)}
+        nameless = scheduler.destination(port, None) or ""
+        if len(refused) == len(names):
+            gone = UnloadedError(f"port {port} has no profile any more")
+            first = next(iter(refused.values()), gone)
+            return {"status": "failed", **refused.get(nameless, first).to_openai()}
+        if nameless in refused:
+            return {"status": "degraded", **refused[nameless].to_openai()}
+        return {"status": "ok"}
+
     def models(self, port: int) -> list[ModelCard]:
         """The profiles of *port*, or all on the gateway."""
-        everything = self.is_gateway(port)
         views = {view.name: view for view in self._daemon.snapshot().profiles}
         return [
-            card_of(entry, views.get(name), since_s=self._since_s)
-            for name, entry in self._daemon.catalogue.items()
-            if everything or entry.profile.port == port
+            card_of(self._daemon.catalogue[name], views.get(name), since_s=self._since_s)
+            for name in self._names(port)
         ]
+
+    def _names(self, port: int) -> list[str]:
+        everything = self.is_gateway(port)
+        entries = self._daemon.catalogue.items()
+        return [name for name, entry in entries if everything or entry.profile.port == port]
 
     def is_gateway(self, port: int) -> bool:
         """Whether *port* is the configuration's gateway."""

@@ -104,6 +104,35 @@ def test_load_that_takes_longer_than_its_timeout_fails_with_the_number(start):
     assert "load_timeout" in error_of(answer)["message"]
 
 
+def health(port):
+    status, _, body = request(port, "GET", "/health")
+    return status, json.loads(body)
+
+
+def test_health_is_that_of_the_next_request(start):
+    """Failure 12: a port that can serve nobody says so, with the error that clients get."""
+    first, second, gateway = free_ports(3)
+    crashing = unruly(first, "--crash-at-start", "7")
+    profiles = {"bad": crashing, "worse": {**crashing, "port": second}, "good": unruly(second)}
+    start(lay_out(profiles, gateway={"port": gateway}))
+    for port in (first, second, gateway):
+        assert health(port) == (200, {**health(port)[1], "status": "ok", "ready": False})
+
+    request(first, body=GOOD)
+    status, document = health(first)
+    assert (status, document["status"], document["ready"]) == (503, "failed", False)
+    assert "exit code 7" in document["error"]["message"]
+
+    request(second, body=GOOD)
+    status, document = health(second)
+    assert (status, document["status"]) == (200, "degraded")
+    assert "exit code 7" in document["error"]["message"]
+
+    assert request(second, body={**GOOD, "model": "good"})[0] == 200
+    assert health(second) == (200, {**health(second)[1], "status": "ok", "ready": True})
+    assert health(gateway) == (200, {"status": "ok", "state": "ready", "ready": True})
+
+
 CHAT = "/v1/chat/completions"
 WISHES = [
     (CHAT, {"model": "a", "max_tokens": 2}),

@@ -15,6 +15,17 @@ async def test_health_tells_the_state(start):
     assert (response.status, response.json) == (200, {"state": "ready", "ready": True})
 
 
+@pytest.mark.parametrize(("status", "expected"), [("failed", 503), ("degraded", 200), ("ok", 200)])
+async def test_health_is_503_when_nothing_can_be_served(start, status, expected):
+    plane = await start()
+    plane.gate.healthy = {"status": status, "state": "unloaded", "ready": False}
+    client = await plane.client()
+
+    response = await client.get("/health")
+
+    assert (response.status, response.json) == (expected, plane.gate.healthy)
+
+
 @pytest.mark.parametrize(
     ("ready", "path", "status"),
     [
