@@ -5,18 +5,31 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := build/demo/.made
+# Every package in one version, with the hashes of its files: for Linux and macOS, Python 3.11 on.
+# `make LOCK= run` takes the newest that pyproject.toml allows instead.
+LOCK ?= etc/requirements.lock
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-rivals chaos soak explore test-llama-cpp-python test-clients test-browser clean
+.PHONY: help run test check lock audit bench bench-rivals chaos soak explore test-llama-cpp-python test-clients test-browser clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "llmd needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+ifdef LOCK
+	@$(PIP_INSTALL) --require-hashes -r $(LOCK) || { \
+	  echo "The packages of $(LOCK) cannot be installed, see above. If hashes do not match,"; \
+	  echo "somebody may have changed a package: go no further, and tell us. If the lock file"; \
+	  echo "has no files for this Python or machine, \`make LOCK= $(or $(MAKECMDGOALS),run)\`"; \
+	  echo "takes the newest versions that pyproject.toml allows, whatever their hashes are."; exit 1; }
+	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+else
+	$(PIP_INSTALL) -e '.[dev]'
+endif
 	@touch $@
 
 $(DEMO): $(READY) $(wildcard etc/demo/model/*) etc/demo/variants.py
@@ -37,6 +50,20 @@ check: $(READY)  ## format, lint and types
 test-llama-cpp-python: $(DEMO)  ## compile llama-cpp-python (6 minutes), then test it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,llama-cpp-python]'
 	$(BIN)/python -m pytest -m llama_cpp_python
+
+# What renews and audits the lock file is no part of what it locks.
+build/lock-venv/.installed:
+	$(PYTHON) -m venv build/lock-venv
+	build/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check uv pip-audit
+	@touch $@
+
+lock: build/lock-venv/.installed  ## renew etc/requirements.lock
+	build/lock-venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --extra dev \
+	  --custom-compile-command 'make lock' --output-file etc/requirements.lock pyproject.toml
+
+audit: build/lock-venv/.installed  ## look up what is known against the packages of the lock file
+	build/lock-venv/bin/pip-audit --strict --disable-pip --require-hashes -r etc/requirements.lock
 
 # Other people's programs, in exact versions, in build/ and nowhere else. No install scripts are run
 # but two, which put the program for this machine in its place. What is missing is skipped by its
