@@ -9,9 +9,11 @@ ROOT = Path(__file__).parents[2]
 
 TABLES = {
     "data_plane": "The data plane alone, against an instant engine",
+    "profile": "Where the data plane's CPU time goes",
     "whole_daemon": "The whole daemon, against an instant engine",
     "rivals": "The whole daemon beside other proxies",
     "swap": "From a request to the first token, on a cold port",
+    "reading": "What a load of weights is made of",
     "idle": "Three residents and no requests",
     "growth": "What grows with profiles, ports and clients",
     "startup": "What a person waits for before a command does anything",

@@ -130,7 +130,7 @@ def main():
                 continue
             pids[name] = stack.enter_context(running(program, env, port, directory / f"{name}.log"))
             sides[name] = f"127.0.0.1:{port}"
-        rows = uvloop.run(measure(sides, pids))
+        rows = uvloop.run(measure(sides, pids, scale=0.5))
         rows["memory afterwards, MB"] = {name: rss_mb(pid) for name, pid in pids.items()}
     table(rows, list(sides))
     save("rivals", rows)
