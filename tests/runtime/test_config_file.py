@@ -120,6 +120,24 @@ async def test_damaged_copy_is_no_help_and_no_harm(place, content):
 # --- keeping
 
 
+async def test_text_that_is_read_later_is_kept_as_well(place):
+    file = await place.used(naming("old"))
+    place.file.write_text(naming("new"))
+    await file.read()
+    await file.keep()
+    place.file.write_text(BAD)
+    assert names(place.next().begin(unattended=True)) == ["new"]
+
+
+async def test_text_that_stood_in_is_what_is_kept(place):
+    await place.used(naming("old"))
+    place.file.write_text(BAD)
+    file = place.next()
+    file.begin(checked=naming("checked"), unattended=True)
+    await file.keep()
+    assert names(place.next().begin(unattended=True)) == ["checked"]
+
+
 async def test_copy_is_private(place):
     file = await place.used(naming("a"))
     assert stat.S_IMODE(file.copy.stat().st_mode) == 0o600
