@@ -57,8 +57,7 @@ def serve(
         if check:
             config_file.begin()
             return 0
-        for directory in (places.log_dir, places.state_dir):
-            private_directory(directory)
+        private_directory(places.state_dir)
         lines = configure(level, log_file=places.log_dir / "llmd.log", quiet=under == "launchd")
         handed = handover.read()
         config = config_file.begin(

@@ -57,6 +57,16 @@ class HostLog:
             self.path = path
 
 
+def writable(path: Path) -> bool:
+    """Whether it can be appended to; made when missing."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except OSError:
+        return False
+    return True
+
+
 def size_of(path: Path) -> int:
     """The bytes of a file; 0 when there is none."""
     try:

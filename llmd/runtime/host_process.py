@@ -29,7 +29,7 @@ from llmd.runtime.control import (
     socket_path,
 )
 from llmd.runtime.host_command import HOST_PROGRAM, host_options
-from llmd.runtime.host_log import HostLog
+from llmd.runtime.host_log import HostLog, writable
 
 
 _CONNECT_PAUSE_S: Final = (0.002, 0.02)
@@ -135,7 +135,7 @@ class HostProcess:
             [python, *program, *options],
             # Unbuffered, so that the log has the last words of a crash.
             env={**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1"},
-            log=log_path,
+            log=log_path if writable(log_path) else None,  # None: where the daemon's stderr goes
         )
         host = cls(child, kind=kind, instance=instance, directory=directory, log=log)
         try:

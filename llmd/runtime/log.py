@@ -144,6 +144,7 @@ def configure(
     Args:
         level: `debug`, `info`, `warning` or `error`.
         log_file: Also written there, as JSON lines: 0600, rotated at 4 MiB, four older ones kept.
+            One that cannot be written is a warning.
         stream: Where the log goes, by default stderr: for people on a terminal, else JSON lines.
         quiet: Only warnings go there: launchd appends them to a file that it never rotates.
 
@@ -177,10 +178,15 @@ def configure(
         handlers[0].setLevel(logging.WARNING)
     handlers[0].setFormatter(_formatter(shared, coloured) if stream.isatty() else as_json)
     handlers[1].setFormatter(plain)
+    unwritable = ""
     if log_file is not None:
-        private_directory(log_file.parent)
-        handlers.append(_PrivateFileHandler(log_file))
-        handlers[2].setFormatter(as_json)
+        try:
+            private_directory(log_file.parent)
+            handlers.append(_PrivateFileHandler(log_file))
+            handlers[2].setFormatter(as_json)
+        except OSError as error:
+            unwritable = f"{log_file}: {error.strerror}"
+    logging.raiseExceptions = False  # a full disk costs lines, and no traceback for each of them
 
     root = logging.getLogger()
     for old in root.handlers[:]:
@@ -204,6 +210,9 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+    if unwritable:
+        remedy = "logs go to stderr; mend its owner and mode, or set LLMD_LOG_DIR, then restart"
+        structlog.get_logger("llmd.log").warning("log.unwritable", file=unwritable, remedy=remedy)
     return lines
 
 

@@ -1,6 +1,7 @@
 """The log's destinations and modes, and the rings that people follow."""
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -19,6 +20,11 @@ class Terminal(io.StringIO):
         return True
 
 
+class Full(io.StringIO):
+    def write(self, _text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.fixture(autouse=True)
 def restored():
     """Give logging back as it was."""
@@ -30,6 +36,7 @@ def restored():
             root.removeHandler(handler)
             handler.close()
     root.setLevel(level)
+    logging.raiseExceptions = True
     structlog.reset_defaults()
 
 
@@ -136,6 +143,28 @@ def test_file_is_private_rotated_and_bounded(tmp_path, monkeypatch):
     assert {stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()} == {0o600}
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert json.loads(file.read_text().splitlines()[-1])["host"] == 199
+
+
+def test_log_that_cannot_be_written_is_a_warning_and_stderr_has_everything(tmp_path):
+    (tmp_path / "log").write_text("a file where the directory should be")
+    stream = io.StringIO()
+    configure("info", log_file=tmp_path / "log" / "llmd.log", stream=stream)
+    structlog.get_logger().info("host.exited")
+    warning, line = map(json.loads, stream.getvalue().splitlines())
+    assert (warning["event"], warning["level"]) == ("log.unwritable", "warning")
+    assert "LLMD_LOG_DIR" in warning["remedy"]
+    assert line["event"] == "host.exited"
+
+
+def test_full_disk_costs_lines_and_prints_no_traceback(tmp_path, capsys):
+    stream = io.StringIO()
+    configure("info", log_file=tmp_path / "llmd.log", stream=stream)
+    handler = logging.getLogger().handlers[-1]
+    handler.stream.close()
+    handler.stream = Full()
+    structlog.get_logger().info("host.exited")
+    assert "host.exited" in stream.getvalue()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_lines_are_kept_for_whoever_asks():
