@@ -18,6 +18,9 @@ NAME_MAX_BYTES: Final = 4096
 TEXT_MAX_BYTES: Final = 4 * 2**20
 """A chat template is the longest text that is read; real ones stay below 64 KiB."""
 
+TEXTS_MAX_BYTES: Final = 32 * 2**20
+"""Of all texts that are kept, together."""
+
 KEYS_MAX: Final = 10_000
 TENSORS_MAX: Final = 100_000
 STRINGS_MAX: Final = 4_000_000
@@ -114,6 +117,7 @@ class _Reader:
         self._size = file.seek(0, 2)
         self._end = min(self._size, METADATA_MAX_BYTES)
         file.seek(0)
+        self._text_bytes = 0
         self._strings = 0
         """Elements of arrays so far: each is stepped over by itself, in Python."""
         self._chunk = b""
@@ -187,7 +191,10 @@ class _Reader:
         if kind in _SCALARS:
             header.metadata[key] = self._number(_SCALARS[kind])
         elif kind == _STRING:
-            header.metadata[key] = self._text(TEXT_MAX_BYTES, key)
+            header.metadata[key] = text = self._text(TEXT_MAX_BYTES, key)
+            self._text_bytes += len(text)
+            if self._text_bytes > TEXTS_MAX_BYTES:
+                raise self._malformed(f"with {key[:80]!r} its texts are too long")
         elif kind == _ARRAY:
             self._array(key, header)
         else:

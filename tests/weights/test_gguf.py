@@ -81,6 +81,13 @@ def test_strings_are_counted_over_all_arrays(tmp_path, monkeypatch):
         gguf.read_header(file)
 
 
+def test_texts_are_bounded_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf, "TEXTS_MAX_BYTES", 5)
+    assert gguf.read_header(write_gguf(tmp_path / "f", {"a": "xx", "b": "yyy"}, {})).metadata
+    with pytest.raises(WeightsError, match="with 'b' its texts are too long"):
+        gguf.read_header(write_gguf(tmp_path / "f", {"a": "xxx", "b": "yyy"}, {}))
+
+
 def one_key(value: bytes) -> bytes:
     return HEAD + struct.pack("<QQ", 0, 1) + text("k") + value
 
