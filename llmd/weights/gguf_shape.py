@@ -30,7 +30,8 @@ def gguf_shape(path: Path, shards: list[Path], fingerprint: str) -> ModelShape:
     headers = [gguf.read_header(shard) for shard in shards]
     first = headers[0]
     architecture = first.metadata.get("general.architecture")
-    if not isinstance(architecture, str) or not architecture:
+    # It is shown on terminals.
+    if not isinstance(architecture, str) or not architecture or not architecture.isprintable():
         raise WeightsError(
             f"{path} names no architecture", remedy="it may be an adapter or a vocabulary only"
         )

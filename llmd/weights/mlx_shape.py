@@ -56,6 +56,8 @@ def mlx_shape(path: Path, shards: list[Path], fingerprint: str) -> ModelShape:
             remedy="name the model itself in `model:`, not an adapter or an encoder",
         )
     architecture = str(config.get("model_type") or whole.get("model_type") or "unknown")[:64]
+    if not architecture.isprintable():  # it is shown on terminals
+        architecture = "unknown"
     hidden = count(config, "hidden_size", "n_embd", "d_model", "dim")
     heads = count(config, "num_attention_heads", "n_head", "n_heads")
     head_dim = count(config, "head_dim", default=hidden // heads if heads else 0)

@@ -310,3 +310,12 @@ def test_a_chat_template_is_found(tmp_path, name, content, found):
     directory = write_mlx(tmp_path / "m")
     (directory / name).write_text(content)
     assert read_shape(directory, "mlx").chat_template is found
+
+
+def test_architecture_with_escape_codes_reaches_no_terminal(tmp_path):
+    name = "\x1b]0;owned\x07llama"
+    file = write_gguf(tmp_path / "m.gguf", {**LLAMA, "general.architecture": name})
+    with pytest.raises(WeightsError, match="names no architecture"):
+        read_shape(file, "llama.cpp")
+    mlx = write_mlx(tmp_path / "mlx", {**QWEN, "model_type": name})
+    assert read_shape(mlx, "mlx").architecture == "unknown"
