@@ -169,7 +169,8 @@ def kill_in_mid_answer(daemon, profile, number):
 def kept(daemon):
     """Whatever could be read of the daemon afterwards, by where it is."""
     for file in daemon.directory.rglob("*"):
-        if file.is_file() and file != daemon.config_file:
+        # The configuration, and the copy of it that last worked, may hold keys.
+        if file.is_file() and file.read_bytes() != daemon.config_file.read_bytes():
             yield str(file.relative_to(daemon.directory)), file.read_bytes()
     for pid in (daemon.process.pid, *daemon.host_pids()):
         for what in ("cmdline", "environ", "comm"):
