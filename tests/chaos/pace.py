@@ -4,7 +4,8 @@ import asyncio
 import time
 
 
-SAMPLE_S = 0.01
+SAMPLE_S = 0.05
+"""Long enough to be interrupted: a moment is had at once on a busy machine, too."""
 LOOK_S = 0.2
 
 

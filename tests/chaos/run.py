@@ -21,6 +21,7 @@ from tests.chaos.script import (
 )
 from tests.chaos.tally import Tally
 from tests.chaos.world import World
+from tests.conftest import ROOT
 
 
 def chaos(seconds: float, seed: int, say=lambda _text: None) -> Tally:
@@ -37,6 +38,10 @@ def chaos(seconds: float, seed: int, say=lambda _text: None) -> Tally:
         finally:
             world.close()
             observer.look_for_remains()
+            if tally.violations:
+                kept = ROOT / "build" / f"chaos-{seed}.log"
+                kept.write_bytes(world.llmd.log_file.read_bytes())
+                say(f"the daemon's log is kept in {kept.relative_to(ROOT)}")
     return tally
 
 
