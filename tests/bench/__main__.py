@@ -14,6 +14,7 @@ TABLES = {
     "rivals": "The whole daemon beside other proxies",
     "swap": "From a request to the first token, on a cold port",
     "reading": "What a load of weights is made of",
+    "footprint": "What models are expected to hold, and what they held",
     "idle": "Three residents and no requests",
     "growth": "What grows with profiles, ports and clients",
     "startup": "What a person waits for before a command does anything",
