@@ -280,6 +280,9 @@ class Exchange:
             self._retried = True
             self._fire(T.STALE)
             self._service.pool.connect(self._lease.upstream, self)
+        elif self._relay.said_done:
+            self._fire(_ENDED)  # it died between that and the end of the body
+            self._finish(self._relay.end())
         elif not self._relay.can_explain:
             self._fire(T.CUT)
             self._leave(served=False)

@@ -44,6 +44,11 @@ class Relay:
         """Whether an error can still be told: before the head, or as an event."""
         return not self._reply.status or self.early or self.events is not None
 
+    @property
+    def said_done(self) -> bool:
+        """Whether a stream has said `[DONE]`: whatever happens next, the answer is whole."""
+        return self.events is not None and self._path in ENDS_WITH_DONE and self.events.done
+
     def name_profile(self, profile: str) -> None:
         """The answer will say who gave it."""
         self._reply.lines += b"X-LLMD-Profile: %b\r\n" % profile.encode()

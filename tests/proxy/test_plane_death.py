@@ -213,6 +213,28 @@ async def test_stream_that_ends_by_closing_without_done_was_cut(start):
     assert plane.gate.left == [(1, False)]
 
 
+@pytest.mark.parametrize("way", ["reset", "close"])
+async def test_death_after_done_adds_nothing_to_the_answer(start, way):
+    async def script(side):
+        await side.request()
+        await side.stream_head()
+        await side.chunk(b"data: 1\n\ndata: [DONE]\n\n")
+        if way == "reset":
+            side.die()
+
+    plane = await start(script)
+    client = await plane.client()
+    await client.send(post(STREAM))
+    await client.head()
+
+    body, framed = await stream_until_end(client)
+
+    assert framed
+    assert body == b"data: 1\n\ndata: [DONE]\n\n"
+    assert plane.gate.left == [(1, True)]
+    assert plane.gate.autopsies == []
+
+
 async def test_stream_that_ends_by_closing_with_done_is_complete(start):
     async def script(side):
         await side.request()
