@@ -11,7 +11,7 @@ LOCK ?= etc/requirements.lock
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lock audit bench bench-rivals chaos soak explore test-llama-cpp-python test-clients test-browser clean
+.PHONY: help run test check lock audit bench bench-rivals chaos soak fuzz explore test-llama-cpp-python test-clients test-browser clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
@@ -92,6 +92,9 @@ chaos: $(DEMO)  ## faults and traffic at random for SECONDS=600; SEED= replays
 
 soak: $(DEMO)  ## steady traffic for SECONDS=3600: do memory, descriptors, tasks, latency rise?
 	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),3600)
+
+fuzz: $(READY)  ## requests and answers at random, against a second parser, for SECONDS=600; SEED= replays
+	$(BIN)/python -m tests.http --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 STATES ?= 300000
 explore: $(READY)  ## every state of small worlds around the scheduler, up to STATES=300000 each

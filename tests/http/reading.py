@@ -30,10 +30,15 @@ class Message:
         return [value for key, value in self.headers if key == name]
 
 
-def requests_in(data):
-    """The requests that a client's *data* holds, as h11 reads them."""
+def requests_in(data, *, empty_lines=False):
+    """The requests that *data* holds, as h11 reads them.
+
+    *empty_lines*: skip those before a request, as RFC 9112 (2.2) has it and h11 does not.
+    """
     found = Reading()
     while data:
+        while empty_lines and data.startswith(b"\r\n"):
+            data = data[2:]
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2**20)
         connection.receive_data(data)
         try:
