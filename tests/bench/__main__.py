@@ -15,6 +15,7 @@ TABLES = {
     "swap": "From a request to the first token, on a cold port",
     "reading": "What a load of weights is made of",
     "footprint": "What models are expected to hold, and what they held",
+    "eviction": "Seconds that users wait, by who chooses the victim",
     "idle": "Three residents and no requests",
     "growth": "What grows with profiles, ports and clients",
     "startup": "What a person waits for before a command does anything",

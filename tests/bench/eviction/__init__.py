@@ -1,0 +1,1 @@
+"""How long users wait under each choice of victim, on traces replayed by the real scheduler."""
