@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from llmd.core.events import AdoptHost, Effect, Note, Stock, Survivor
+from llmd.core.events import AdoptHost, Effect, Note
+from llmd.core.facts import Stock, Survivor
 from llmd.core.history import History
 from llmd.core.residents import Residents, Spare
 from llmd.core.slot import Resident, Slot, SlotState, Trigger

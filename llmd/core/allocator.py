@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from llmd.core.events import (
-    Effect,
-    Note,
-    StartHost,
-    StopHost,
-    TrimCaches,
-    WakeAt,
-)
+from llmd.core.events import Effect, Note, StartHost, StopHost, TrimCaches, WakeAt
 from llmd.core.forecasts import Forecasts
 from llmd.core.planner import POLICIES
 from llmd.core.residents import Residents

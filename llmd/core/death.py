@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from llmd.core.events import Failure
+from llmd.core.facts import Failure
 
 
 class Cause(StrEnum):

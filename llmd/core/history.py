@@ -6,7 +6,7 @@ from math import exp, inf
 from typing import Final
 
 from llmd.core.death import judge
-from llmd.core.events import Failure, Past
+from llmd.core.facts import Failure, Past
 from llmd.errors import LoadFailedError
 
 

@@ -7,15 +7,14 @@ from llmd.core.death import Cause, judge
 from llmd.core.events import (
     Complete,
     Effect,
-    Failure,
     HostExited,
     HostReady,
     HostStalled,
     MemoryMeasured,
     Note,
     StopHost,
-    Ticket,
 )
+from llmd.core.facts import Failure, Ticket
 from llmd.core.history import describe
 from llmd.core.residents import Residents
 from llmd.core.slot import Resident, Slot, SlotState, Trigger, Waiter

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from llmd.core.adoption import Adoption
 from llmd.core.allocator import Allocator
-from llmd.core.events import ConfigReplaced, Residency
+from llmd.core.events import ConfigReplaced
+from llmd.core.facts import Residency
 from llmd.core.history import History
 from llmd.core.residents import Residents
 from llmd.core.slot import Slot, Waiter

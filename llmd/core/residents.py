@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llmd.core.events import HostId, Residency, Rules
+from llmd.core.facts import HostId, Residency, Rules
 from llmd.core.history import History
 from llmd.core.reduction import Reduction, describe_reduction
 from llmd.core.slot import Resident, Slot, SlotState

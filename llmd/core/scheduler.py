@@ -28,13 +28,12 @@ from llmd.core.events import (
     Refuse,
     RequestArrived,
     RequestFinished,
-    Stock,
     Stopping,
     Ticked,
-    Ticket,
     UnloadRequested,
     WakeAt,
 )
+from llmd.core.facts import Stock, Ticket
 from llmd.core.forecasts import Forecasts
 from llmd.core.machine import Machine
 from llmd.core.outcomes import Outcomes

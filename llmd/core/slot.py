@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from llmd.core.events import HostId, Ticket
+from llmd.core.facts import HostId, Ticket
 
 
 class SlotState(StrEnum):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from llmd.core.events import HostId, Ticket
+from llmd.core.facts import HostId, Ticket
 from llmd.core.residents import Residents
 from llmd.core.slot import Resident, Slot, SlotState
 

@@ -23,7 +23,7 @@ from llmd.config.models import (
     Profile,
     RemoteProfile,
 )
-from llmd.core.events import Residency, Rules
+from llmd.core.facts import Residency, Rules
 from llmd.core.footprint import (
     Footprint,
     ModelShape,

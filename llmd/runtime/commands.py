@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from llmd.core.events import Complete, Event, LoadRequested, Ticket, UnloadRequested
+from llmd.core.events import Complete, Event, LoadRequested, UnloadRequested
+from llmd.core.facts import Ticket
 from llmd.errors import LlmdError, ShuttingDownError
 from llmd.runtime.departure import Departure
 

@@ -28,13 +28,12 @@ from llmd.core.events import (
     Refuse,
     StartHost,
     StartSpare,
-    Stock,
     StopHost,
     Ticked,
-    Ticket,
     TrimCaches,
     WakeAt,
 )
+from llmd.core.facts import Stock, Ticket
 from llmd.core.scheduler import Scheduler
 from llmd.core.snapshot import Snapshot
 from llmd.errors import LlmdError

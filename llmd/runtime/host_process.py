@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from llmd.core.events import Failure
+from llmd.core.facts import Failure
 from llmd.errors import HostStuckError
 from llmd.hosts.protocol import PROTOCOL, Launch
 from llmd.platform.identity import started

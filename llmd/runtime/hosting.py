@@ -14,18 +14,16 @@ from typing import Any, Final
 import structlog
 
 from llmd.core.events import (
-    SPARE,
     AdoptHost,
     Event,
-    Failure,
     HostExited,
-    HostId,
     HostReady,
     MemoryMeasured,
     StartHost,
     StartSpare,
     StopHost,
 )
+from llmd.core.facts import SPARE, Failure, HostId
 from llmd.errors import HostStuckError, LlmdError
 from llmd.proxy.gate import Upstream
 from llmd.runtime.catalogue import Entry

@@ -20,7 +20,7 @@ import psutil
 import structlog
 
 from llmd.config.replace import replace_file
-from llmd.core.events import Past, Stock, Survivor
+from llmd.core.facts import Past, Stock, Survivor
 from llmd.core.reduction import Reduction
 from llmd.platform.identity import arguments, boot_id, started
 from llmd.platform.spawn import Child, adopt

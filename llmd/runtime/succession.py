@@ -7,7 +7,8 @@ from typing import Final
 
 import structlog
 
-from llmd.core.events import AdoptHost, Stock
+from llmd.core.events import AdoptHost
+from llmd.core.facts import Stock
 from llmd.core.scheduler import Scheduler
 from llmd.runtime.catalogue import Catalogue
 from llmd.runtime.hosting import Hosting

@@ -20,11 +20,10 @@ from llmd.core.events import (
     MemoryMeasured,
     RequestArrived,
     RequestFinished,
-    Residency,
-    Rules,
     StartHost,
     Ticked,
 )
+from llmd.core.facts import Residency, Rules
 from llmd.core.scheduler import Scheduler
 from tests.bench import instant_engine
 from tests.bench.load import Caller, Listener, connect, connected, request

@@ -15,6 +15,7 @@ from math import inf
 from typing import Any
 
 from llmd.core import events as e
+from llmd.core import facts
 from llmd.core.scheduler import Scheduler
 from llmd.core.slot import SlotState
 from llmd.errors import LlmdError
@@ -24,7 +25,7 @@ from tests.core.watched import Watched
 Move = tuple[Any, ...]
 """The name of a step and its arguments."""
 
-CRASH = e.Failure("crashed", exit_code=1)
+CRASH = facts.Failure("crashed", exit_code=1)
 PATIENT_S = 60
 """Longer than everybody of these worlds may have to wait, much less than `queue_timeout_s`."""
 
@@ -45,7 +46,7 @@ class Setup:
         ticks_s: How long time may pass at once.
     """
 
-    profiles: tuple[e.Residency, ...]
+    profiles: tuple[facts.Residency, ...]
     budget: int
     rules: dict[str, Any] = field(default_factory=dict)
     open_tickets: int = 4
@@ -56,7 +57,7 @@ class Setup:
     pressed: bool = False
     restarts: bool = False
     stops: bool = False
-    reloads: tuple[tuple[e.Residency, ...], ...] = ()
+    reloads: tuple[tuple[facts.Residency, ...], ...] = ()
     ticks_s: tuple[float, ...] = (1.0,)
 
     def world(self) -> Watched:
@@ -65,7 +66,7 @@ class Setup:
     @property
     def oldest_s(self) -> float:
         """Ages beyond make no difference."""
-        rules = e.Rules(self.budget, **self.rules)
+        rules = facts.Rules(self.budget, **self.rules)
         ages = {rules.patience_s, rules.min_residency_s, rules.queue_timeout_s}
         everybody = [*self.profiles, *(p for profiles in self.reloads for p in profiles)]
         ages |= {p.idle_ttl_s for p in everybody}
@@ -97,7 +98,7 @@ class Copier:
         return world
 
     def _share(self, thing: object) -> int | None:
-        if not isinstance(thing, e.Residency | e.Rules | e.Failure | LlmdError):
+        if not isinstance(thing, facts.Residency | facts.Rules | facts.Failure | LlmdError):
             return None
         self._shared[id(thing)] = thing
         return id(thing)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from llmd.core import events as e
+from llmd.core import facts
 from llmd.errors import PortPinnedError
 from tests.core.world import World, profile
 
@@ -117,7 +118,7 @@ def test_survivor_that_turns_out_dead_is_no_failed_load():
     world = loaded(two_ports(), 8081)
     world.crash()
     ticket = world.ask(8081)
-    world.gone("a", e.Failure("nobody answers"))
+    world.gone("a", facts.Failure("nobody answers"))
     assert ticket in world.open, "it waits for a fresh host"
     world.ready("a")
     assert ticket in world.granted
@@ -173,7 +174,7 @@ def test_smaller_budget_evicts_what_no_longer_fits():
     world = loaded(two_ports(), 8081, 8082)
     stock = world.scheduler.stock()
     assert {host.profile for host in stock.hosts} == {"a", "b"}
-    smaller = e.Rules(budget_bytes=4)
+    smaller = facts.Rules(budget_bytes=4)
     world.grown = True  # for a moment more is held than the budget has
     world.left = {host.key: host.profile for host in stock.hosts}
     world.running, world.scheduler = {}, type(world.scheduler)()

@@ -3,7 +3,7 @@
 import pytest
 
 from llmd.core.death import Cause, judge
-from llmd.core.events import Failure
+from llmd.core.facts import Failure
 from llmd.core.history import History
 
 

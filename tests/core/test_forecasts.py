@@ -5,7 +5,8 @@ from math import inf
 
 import pytest
 
-from llmd.core.events import ConfigReplaced, Past
+from llmd.core.events import ConfigReplaced
+from llmd.core.facts import Past
 from llmd.core.forecasts import HALF_LIFE_S
 from llmd.core.history import TIME_CONSTANTS_S, History
 from tests.core.world import World, profile

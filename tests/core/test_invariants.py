@@ -5,6 +5,7 @@ import random
 import pytest
 
 from llmd.core import events as e
+from llmd.core import facts
 from tests.core.world import World, profile
 
 
@@ -52,7 +53,7 @@ def step(world, rng):
         case 9 if world.stopping:
             world.gone(rng.choice(list(world.stopping)))
         case 10 if world.running and rng.random() < 0.4:
-            failure = e.Failure("crashed", signal="SIGABRT")
+            failure = facts.Failure("crashed", signal="SIGABRT")
             world.gone(rng.choice(list(world.running)), failure)
         case 11:
             match rng.randrange(5):

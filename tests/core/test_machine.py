@@ -3,6 +3,7 @@
 import pytest
 
 from llmd.core import events as e
+from llmd.core import facts
 from llmd.errors import QueueTimeoutError
 from tests.core.world import World, profile
 
@@ -135,7 +136,7 @@ def test_request_is_not_timed_out_for_time_that_the_machine_slept(waiting):
 def test_busy_resident_is_not_drained_for_one_that_was_impatient_only_asleep():
     world = world_with("code", "chat", "raw")
     profiles = (*world.profiles.values(), profile("extra", 8084, 10))
-    world.send(e.ConfigReplaced(e.Rules(budget_bytes=30), profiles))
+    world.send(e.ConfigReplaced(facts.Rules(budget_bytes=30), profiles))
     world.now += 60
     for port in (8081, 8082, 8083, 8084):
         world.ask(port)
@@ -167,10 +168,10 @@ def test_back_off_is_over_after_a_sleep():
     world = world_with()
     world.ask(8081)
     for _ in range(5):
-        world.gone("code", e.Failure("no luck", exit_code=1))
+        world.gone("code", facts.Failure("no luck", exit_code=1))
         world.now += HOUR_S
         world.ask(8081)
-    world.gone("code", e.Failure("no luck", exit_code=1))
+    world.gone("code", facts.Failure("no luck", exit_code=1))
     refused = world.ask(8081)
     assert refused in world.refused
     doze(world, HOUR_S)

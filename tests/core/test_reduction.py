@@ -6,14 +6,15 @@ from math import inf, nan
 import pytest
 
 from llmd.core import events as e
+from llmd.core import facts
 from llmd.core.reduction import REDUCED_S, Extent, Reduction, describe_reduction, smaller_sizes
 from tests.core.world import World, profile
 
 
 GIB = 2**30
 FULL = Extent(4 * GIB, 4, 32768)
-MEMORY = e.Failure("the host ended", signal="SIGKILL", oom_kills=1)
-CRASH = e.Failure("the host ended", signal="SIGSEGV")
+MEMORY = facts.Failure("the host ended", signal="SIGKILL", oom_kills=1)
+CRASH = facts.Failure("the host ended", signal="SIGSEGV")
 
 
 @pytest.mark.parametrize(
@@ -209,6 +210,6 @@ def test_smaller_size_outlives_the_daemon(world):
 def test_ledger_that_names_no_size_is_not_believed(size):
     world = one()
     full = world.profiles["code"]
-    left = e.Stock(reductions={"code": Reduction(size, 0.0, full.fingerprint)})
+    left = facts.Stock(reductions={"code": Reduction(size, 0.0, full.fingerprint)})
     world.send(e.ConfigReplaced(world.scheduler._book.rules, tuple(world.profiles.values()), left))
     assert code(world).estimated_bytes == 10

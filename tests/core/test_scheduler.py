@@ -3,6 +3,7 @@
 import pytest
 
 from llmd.core import events as e
+from llmd.core import facts
 from llmd.errors import (
     BudgetExceededError,
     LoadFailedError,
@@ -40,7 +41,7 @@ def resident(world, *names):
         world.up(name)
 
 
-CRASH = e.Failure("the engine ended", exit_code=3, log_tail=("out of cheese",))
+CRASH = facts.Failure("the engine ended", exit_code=3, log_tail=("out of cheese",))
 
 
 # --- requests
@@ -643,7 +644,7 @@ def test_reload_gives_a_resident_its_new_ttl():
     world = World([profile("a", 1, idle_ttl_s=1000)], budget=30)
     resident(world, "a")
     changed = profile("a", 1, idle_ttl_s=10)
-    world.send(e.ConfigReplaced(e.Rules(budget_bytes=30), (changed,)))
+    world.send(e.ConfigReplaced(facts.Rules(budget_bytes=30), (changed,)))
     world.sleep(11)
     assert world.state("a") == "unloading"
 
@@ -720,8 +721,8 @@ def test_reload_leaves_the_unchanged_alone_and_replaces_the_changed():
     world = five()
     resident(world, "code", "chat", "raw")
     code, chat = world.profiles["code"], world.profiles["chat"]
-    changed = e.Residency("chat", 8082, 10, fingerprint="other context")
-    world.send(e.ConfigReplaced(e.Rules(budget_bytes=30), (code, changed)))
+    changed = facts.Residency("chat", 8082, 10, fingerprint="other context")
+    world.send(e.ConfigReplaced(facts.Rules(budget_bytes=30), (code, changed)))
     assert world.state("code") == "ready"
     assert world.state("chat") == "unloading"
     assert chat is not changed
@@ -734,7 +735,7 @@ def test_reload_leaves_the_unchanged_alone_and_replaces_the_changed():
 def test_reload_refuses_those_who_wait_for_what_is_gone():
     world = five()
     ticket = world.ask(8082)
-    world.send(e.ConfigReplaced(e.Rules(budget_bytes=30), (world.profiles["code"],)))
+    world.send(e.ConfigReplaced(facts.Rules(budget_bytes=30), (world.profiles["code"],)))
     assert isinstance(world.refused[ticket], UnloadedError)
     world.gone(next(iter(world.stopping)))
     assert [port.port for port in world.view().ports] == [8081]
@@ -744,7 +745,7 @@ def test_smaller_budget_evicts_the_idle():
     world = five()
     resident(world, "code", "chat", "raw")
     world.budget, world.grown = 20, True
-    world.send(e.ConfigReplaced(e.Rules(budget_bytes=20), tuple(world.profiles.values())))
+    world.send(e.ConfigReplaced(facts.Rules(budget_bytes=20), tuple(world.profiles.values())))
     assert len(world.stopping) == 1
 
 

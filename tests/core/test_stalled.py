@@ -1,6 +1,7 @@
 """Hosts that hang, as the scheduler takes it: ended, replaced, held back when they go on so."""
 
 from llmd.core import events as e
+from llmd.core import facts
 from llmd.core.history import BACKOFF_FIRST_S
 from llmd.errors import LoadFailedError
 from tests.core.world import World, profile
@@ -106,8 +107,8 @@ def test_verdict_on_a_host_that_is_gone_or_going_changes_nothing():
     world.stall(host)
     assert world.noted("host.stalled") == []
     world.gone(host)
-    world.send(e.HostStalled(host, e.Failure("it hung"), 9.0))
-    world.send(e.HostStalled(999, e.Failure("it hung"), 9.0))
+    world.send(e.HostStalled(host, facts.Failure("it hung"), 9.0))
+    world.send(e.HostStalled(999, facts.Failure("it hung"), 9.0))
     assert world.noted("host.stalled") == []
 
 

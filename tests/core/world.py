@@ -5,15 +5,16 @@ what must always hold.
 """
 
 from llmd.core import events as e
+from llmd.core import facts
 from llmd.core.scheduler import Scheduler
 from llmd.core.slot import SlotState
 
 
-HUNG = e.Failure("it hung")
+HUNG = facts.Failure("it hung")
 
 
 def profile(name, port, gib=1, **more):
-    return e.Residency(name=name, port=port, footprint_bytes=gib, fingerprint=name, **more)
+    return facts.Residency(name=name, port=port, footprint_bytes=gib, fingerprint=name, **more)
 
 
 class World:
@@ -38,7 +39,7 @@ class World:
         self.tickets = 0
         self.grown = False
         self.left: dict[str, str] = {}  # hosts without a daemon
-        self.send(e.ConfigReplaced(e.Rules(budget_bytes=budget, **rules), tuple(profiles)))
+        self.send(e.ConfigReplaced(facts.Rules(budget_bytes=budget, **rules), tuple(profiles)))
 
     # --- sending
 
@@ -133,11 +134,11 @@ class World:
                 self.running[host] = name
             case e.StartSpare(host=host):
                 assert host not in self.running
-                self.running[host] = e.SPARE
+                self.running[host] = facts.SPARE
                 self.spares.add(host)
             case e.AdoptHost(host=host, key=key, profile=name):
-                assert self.left.pop(key) == (name or e.SPARE), "what is left is adopted once"
-                self.running[host] = name or e.SPARE
+                assert self.left.pop(key) == (name or facts.SPARE), "what is left is adopted once"
+                self.running[host] = name or facts.SPARE
                 if name is None:
                     self.spares.add(host)
             case e.StopHost(host=host):

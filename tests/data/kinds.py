@@ -7,7 +7,7 @@ from typing import Any
 
 from llmd.config.edit import with_profile
 from llmd.config.load import load_config
-from llmd.core.events import Stock
+from llmd.core.facts import Stock
 from llmd.core.shape import ModelShape
 from llmd.runtime.learned import Learned
 from llmd.runtime.ledger import Ledger

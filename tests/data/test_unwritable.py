@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from llmd.config.replace import private_directory, replace_file
-from llmd.core.events import Stock
+from llmd.core.facts import Stock
 from llmd.errors import ConfigError
 from llmd.runtime.learned import Learned
 from llmd.runtime.ledger import Ledger

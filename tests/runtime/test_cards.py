@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from llmd.config.models import LlamaProfile, MlxProfile, RemoteProfile
-from llmd.core.events import Residency
+from llmd.core.facts import Residency
 from llmd.runtime.cards import capabilities_of, card_of
 from llmd.runtime.catalogue import Entry
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmd.core.events import Past, Stock, Survivor
+from llmd.core.facts import Past, Stock, Survivor
 from llmd.core.reduction import Reduction
 from llmd.platform.identity import arguments, started
 from llmd.platform.spawn import spawn

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from llmd.core.events import AdoptHost, Residency, Stock, Survivor
+from llmd.core.events import AdoptHost
+from llmd.core.facts import Residency, Stock, Survivor
 from llmd.runtime import succession as module
 from llmd.runtime.catalogue import Entry
 from llmd.runtime.ledger import Found, Record

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from llmd.core.events import SPARE, Failure, HostStalled
+from llmd.core.events import HostStalled
+from llmd.core.facts import SPARE, Failure
 from llmd.proxy.at_work import AtWork
 from llmd.proxy.gate import Upstream
 from llmd.runtime import watchdog as watching

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from llmd.core.events import Residency
+from llmd.core.facts import Residency
 
 
 GB = 10**9

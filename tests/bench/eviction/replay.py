@@ -10,6 +10,7 @@ from itertools import count
 from math import inf
 
 from llmd.core import events as e
+from llmd.core import facts
 from llmd.core.planner import POLICIES, Policy
 from llmd.core.scheduler import Scheduler
 from tests.bench.eviction.machines import FIRST_PORT
@@ -92,7 +93,7 @@ class Replay:
         """Client and moment, by ticket."""
         self._tickets = count(1)
         self._outcome = Outcome()
-        rules = e.Rules(budget_bytes=trace.machine.budget_bytes, eviction=eviction)  # type: ignore[arg-type]
+        rules = facts.Rules(budget_bytes=trace.machine.budget_bytes, eviction=eviction)  # type: ignore[arg-type]
         self._send(e.ConfigReplaced(rules, trace.machine.residencies()))
 
     def run(self) -> Outcome:
