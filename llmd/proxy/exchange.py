@@ -281,8 +281,7 @@ class Exchange:
             self._fire(T.STALE)
             self._service.pool.connect(self._lease.upstream, self)
         elif self._relay.said_done:
-            self._fire(_ENDED)  # it died between that and the end of the body
-            self._finish(self._relay.end())
+            self._whole()
         elif not self._relay.can_explain:
             self._fire(T.CUT)
             self._leave(served=False)
@@ -293,6 +292,11 @@ class Exchange:
             self._explained(EngineDiedError(what))
         else:
             self._ask_why()
+
+    def _whole(self) -> None:
+        """The answer was whole before the connection ended: nothing is added but its end."""
+        self._fire(_ENDED)
+        self._finish(self._relay.end())
 
     def _cut(self) -> None:
         """End the connection so that nobody takes the half answer for a whole one."""
@@ -329,6 +333,9 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
+        if self._relay.said_done:
+            self._whole()
+            return
         if not self._relay.can_explain:
             self._fire(T.CUT)
             self._leave(served=False)

@@ -14,6 +14,7 @@ def test_growing_engine_is_charged_what_it_holds_and_idle_ones_make_room(start):
             }
         )
     )
+    daemon.ctl("pin", "leaky")  # else it may be the one to go
     request(ports[0], body=GOOD)
     for _ in range(2):
         request(ports[1], body=GOOD)

@@ -110,6 +110,26 @@ async def test_request_of_an_engine_that_just_died_gets_the_error(start):
     assert await client.rest() == (b"", True)
 
 
+async def test_stream_that_was_done_gets_its_end_and_no_error(start):
+    async def script(side):
+        await side.request()
+        await side.stream_head()
+        await side.chunk(b"data: 1\n\ndata: [DONE]\n\n")
+        await side.until_closed()
+
+    plane = await start(script)
+    client = await plane.client()
+    await client.send(post(STREAM))
+    await client.head()
+    await client.reader.readuntil(b"[DONE]\n\n")
+
+    plane.listener.end_all(RESTARTING)
+
+    assert await client.reader.readexactly(7) == b"\r\n0\r\n\r\n"
+    assert plane.gate.left == [(1, True)]
+    await plane.engine.until(lambda: plane.engine.closed)
+
+
 async def test_answer_that_cannot_tell_breaks_off(start):
     async def script(side):
         await side.request()

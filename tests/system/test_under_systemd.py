@@ -136,9 +136,20 @@ def test_stop_by_systemd_itself_unloads_too(llmd):
     assert not llmd.hosts()
 
 
-def test_bad_configuration_is_not_started_over_and_over(llmd):
+def test_bad_configuration_leaves_the_last_good_one_in_use(llmd):
     llmd.ctl("stop")
     llmd.config_file.write_text("profiles: 7")
+    llmd.systemd.systemctl("start", "llmd.service")
+    assert request(llmd.ports[0], body=GOOD)[0] == 200
+    assert "llmd.yaml" in llmd.status()["config_error"]
+    assert "llmd.yaml" in llmd.ctl("doctor", check=False)
+
+
+def test_bad_configuration_without_a_good_one_is_not_started_over_and_over(llmd):
+    llmd.ctl("stop")
+    llmd.config_file.write_text("profiles: 7")
+    (copy,) = (llmd.systemd.home / "state").glob("config-*.yaml")
+    copy.unlink()
     llmd.systemd.systemctl("start", "llmd.service", check=False)
     state = llmd.systemd.show("llmd.service", "ActiveState", "ExecMainStatus", "NRestarts")
     assert state == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}
