@@ -18,7 +18,7 @@ from tests.proxy.test_request_reader import read_all
 
 
 UPSTREAM = Upstream(path="/nowhere")
-REASON = re.compile(rb"^(HTTP/\d\.\d \d{3}) [^\r\n]*", re.MULTILINE)
+REASON = re.compile(rb"^(HTTP/\d\.\d \d{3} )([^\r\n]*)", re.MULTILINE)
 """Not passed on: the client gets llmd's own words for a status."""
 ABSOLUTE = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
@@ -67,6 +67,11 @@ def cuts_of_a_request_do_not_matter(data, places):
     assert (why is None) == (why_in_pieces is None)
 
 
+def plain(data):
+    """*data* with reasons of any letters; of the same length, for a body may look like a head."""
+    return REASON.sub(lambda found: found[1] + b"x" * len(found[2]), data)
+
+
 async def _back(pieces):
     scene = Scene(hold=False)
     scene.sends(post())
@@ -86,7 +91,7 @@ def client_reads_what_the_engine_meant(data):
     """An answer that reaches the client whole is what h11 finds in the engine's own bytes."""
     written, closed, kept = asyncio.run(_back([data]))
     ours, behind, _ = answer_in(written, to=b"POST", ended=closed)
-    theirs, left, why = answer_in(REASON.sub(rb"\1", data), to=b"POST")
+    theirs, left, why = answer_in(plain(data), to=b"POST")
     assert behind == b""
     if ours is None or (ours.start == 502 and b"engine" in ours.body):
         return
@@ -94,7 +99,7 @@ def client_reads_what_the_engine_meant(data):
     assert ours.start == theirs.start
     assert not kept or not left.strip(b"\r\n"), "its connection would serve another request"
     if ours.start < 400:
-        assert ours.body == theirs.body
+        assert plain(ours.body) == theirs.body
         added = {
             b"x-request-id",
             b"x-llmd-profile",
