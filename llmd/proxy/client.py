@@ -192,7 +192,10 @@ class ClientConnection(Wire):
             raise RuntimeError("a body without a request")
         if self._reader.read_body():
             return self._begin(request)
-        self.alarm.set(self._service.limits.body_timeout_s)
+        limits = self._service.limits
+        granted_s = limits.body_timeout_s * (1 + request.body_bytes / limits.body_step_bytes)
+        left_s = self._began_s + granted_s - self._service.deadlines.now()
+        self.alarm.set(max(min(left_s, limits.body_timeout_s), 0.001))
         if request.expects_continue:
             request.expects_continue = False
             self.write(CONTINUE)

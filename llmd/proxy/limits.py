@@ -28,6 +28,8 @@ class Limits:
     """From the first byte of a request to the end of its headers."""
     body_timeout_s: float = 60.0
     """Silence within a request body."""
+    body_step_bytes: int = 16 * 2**10
+    """So much of a body must come for each further `body_timeout_s` that it takes in all."""
     keep_alive_s: float = 75.0
     """Silence between two requests of a connection."""
     stall_s: float = 300.0

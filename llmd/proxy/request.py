@@ -41,7 +41,7 @@ class Request:
         fields: The headers that llmd reads, by lower-case name; most of them are not passed on.
         path: Of the target, decoded.
         length: What Content-Length says; -1 for a chunked body, 0 without a body.
-        body_bytes: The size of the body as it came.
+        body_bytes: The size of the body as it came, so far.
     """
 
     __slots__ = (
@@ -117,11 +117,6 @@ class RequestReader:
     def unparsed(self) -> bytes:
         """The bytes of `pending`: between two requests, all that was read and not used."""
         return self._buffer
-
-    @property
-    def in_body(self) -> bool:
-        """Whether a part of the current body is still missing."""
-        return self._body_left > 0 or self._chunked is not None
 
     def feed(self, data: bytes) -> None:
         """Add *data*, as read from the client."""
@@ -324,11 +319,11 @@ class RequestReader:
         self._buffer = b""
         rest = chunked.feed(data)
         self._pass(data[: len(data) - len(rest)] if rest else data)
+        self._request.body_bytes = len(chunked.body)
         if not chunked.complete:
             return False
         self._buffer = rest
         self._request.body = chunked.body
-        self._request.body_bytes = len(chunked.body)
         self._chunked = None
         return True
 

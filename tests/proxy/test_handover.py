@@ -133,7 +133,7 @@ async def test_request_whose_body_is_coming_has_begun(start):
     client = await plane.client()
     request = post()
     await client.send(request[:-3])
-    await until(lambda: [c for c in plane.listener._connections if c._reader.in_body])
+    await until(lambda: [c for c in plane.listener._connections if c._stage == "body"])
 
     plane.listener.hold()
     assert not await plane.listener.settle(0.01)

@@ -153,7 +153,7 @@ async def test_body_that_does_not_end_is_refused(start):
     plane = await start()
     client = await plane.client()
     await client.send(post()[:-3])
-    await until(lambda: [c for c in plane.listener._connections if c._reader.in_body])
+    await until(lambda: [c for c in plane.listener._connections if c._stage == "body"])
 
     plane.listener.hold()
     plane.listener.end_all(RESTARTING)

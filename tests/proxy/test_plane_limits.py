@@ -151,6 +151,30 @@ async def test_unfinished_body_is_a_408(start, part):
     assert plane.gate.arrived == []
 
 
+@pytest.mark.parametrize(
+    ("head", "drop"),
+    [
+        (b"Content-Length: 1000000\r\n\r\n", b"x"),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    ],
+)
+async def test_body_that_drips_is_a_408_though_it_is_never_silent(start, head, drop):
+    plane = await start(limits=Limits(body_timeout_s=0.1, body_step_bytes=2**20))
+    client = await plane.client()
+    await client.send(HEAD + head)
+    answer = asyncio.ensure_future(client.response())
+
+    drops = 0
+    while not answer.done() and drops < 500:
+        await client.send(drop)
+        drops += 1
+        await asyncio.wait([answer], timeout=0.01)
+
+    assert answer.done()
+    assert answer.result().status == 408
+    assert drops > 3
+
+
 async def test_connection_that_says_nothing_is_closed(start):
     plane = await start(limits=Limits(head_timeout_s=0.05))
     client = await plane.client()
