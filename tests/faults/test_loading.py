@@ -87,8 +87,8 @@ def test_failing_profile_evicts_nobody_while_it_backs_off(start):
             budget="100MiB",
         )
     )
-    for _ in range(4):
-        request(ports[1], body=GOOD)
+    for _ in range(5):
+        daemon.ctl("load", "bad")  # each a failure more, so that it backs off for 16 s
     request(ports[0], body=GOOD)
     for _ in range(3):
         assert request(ports[1], body=GOOD)[0] == 502
