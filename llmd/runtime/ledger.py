@@ -29,6 +29,7 @@ from llmd.runtime.statefile import read_state
 
 
 HOSTS_MAX: Final = 256
+PIDS_MAX: Final = 2**31
 
 log = structlog.get_logger("llmd.ledger")
 
@@ -102,6 +103,7 @@ class Ledger:
         for record in page.hosts[:HOSTS_MAX]:
             port = record.known.port  # the spare's is 0
             if record.instance in records or not record.proven:
+                sweep(record)
                 continue
             if port in ports:
                 log.warning("ledger.contradicted", port=port, pid=record.pid)
@@ -151,9 +153,18 @@ class Ledger:
 
 
 def end(record: Record) -> None:
-    """Kill a host that is proven and cannot be used. It leads a group of its own."""
+    """Kill a host that is proven and cannot be used, with its group, which it leads."""
     with contextlib.suppress(OSError):
         os.killpg(record.pid, signal.SIGKILL)
+
+
+def sweep(record: Record) -> None:
+    """Kill what a host that is gone has left behind in its group: engines that do not end with it.
+
+    No other process gets the group's number while somebody is in it.
+    """
+    if 1 < record.pid < PIDS_MAX and not psutil.pid_exists(record.pid):
+        end(record)
 
 
 def strays(owner: Path, known: Collection[int]) -> list[Child]:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llmd.core.facts import Past, Stock, Survivor
@@ -82,6 +83,39 @@ def test_process_that_is_gone_is_not_found(ledger, process):
     child.wait(10)
     found = ledger.read()
     assert (found.records, found.stock.pins) == ({}, {"a": True})
+
+
+def test_what_a_dead_host_has_left_in_its_group_is_killed(ledger, process):
+    """Its daemon was killed with it, so that nobody else could."""
+    tell = (
+        "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "left = os.fork(); print(left, flush=True) if left else None; signal.pause()"
+    )
+    log = ledger.path.with_name("log")
+    log.parent.mkdir()
+    host = spawn([sys.executable, "-S", "-c", tell, "i1"], env={}, log=log)
+    while not log.read_text():
+        pass
+    left = psutil.Process(int(log.read_text()))
+    ledger.write((record(host, "i1"),), Stock())
+    os.kill(host.pid, signal.SIGKILL)
+    assert host.wait(10) is not None
+    assert left.is_running()
+
+    assert Ledger(ledger.path).read().records == {}
+
+    psutil.wait_procs([left], timeout=10)
+    assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("pid", [0, -1, -(2**40), 2**31, 2**62])
+def test_number_that_is_no_process_harms_nobody(ledger, process, monkeypatch, pid):
+    monkeypatch.setattr(os, "killpg", lambda *args: pytest.fail(f"killed {args}"))
+    false = Record(
+        pid=pid, started=1.0, instance="i1", log="/log", known=Survivor("i1", "a", 8081, "mlx", 1)
+    )
+    ledger.write((false,), Stock())
+    assert Ledger(ledger.path).read().records == {}
 
 
 def test_number_that_means_another_process_now_is_a_stranger_and_left_alone(ledger, process):
