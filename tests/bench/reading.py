@@ -2,13 +2,22 @@
 
     python -m tests.bench.reading --sizes 50 200
 
-"Reading" is what the load takes longer when the weights are not in the page cache; beside it stands
-a plain sequential read of the same file. Faults are major page faults for each MB of weights: few
-mean large reads. Times are the least of three rounds. Linux only.
+"Reading" is what the load takes longer when the weights are not in the page cache; "of a plain
+read" is its speed against that of reading the same file from one end to the other with nothing
+else to do. "Fetched" is what the host's process got from the disk, against the size of the weights:
+1 when every byte is fetched once. Faults are major page faults for each MB of weights. Times are
+the least of three rounds; MLX is loaded by a warm spare. Linux only.
+
+The second table says what the kernel was asked, as strace saw it: a call is in order when it begins
+where another has ended, whichever thread made that one. A map that is populated is one read.
 """
 
 import argparse
+import contextlib
 import os
+import re
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,9 +31,21 @@ from tests.system.running import Llmd, free_ports
 
 SIZES_MB = (50, 200, 500, 1000, 2000)
 ROUNDS = 3
+TOLD_APART = 0.03
+"""Of a load: what reading adds less than this is not told apart from noise, and is a dash."""
+COLUMNS = (
+    "MB", "from memory, s", "from disk, s", "reading, %", "reading, MB/s", "plain read, MB/s",
+    "of a plain read, %", "fetched", "faults/MB",
+)  # fmt: skip
 BLOCK = bytearray(2**20)
 ENGINES = {"mlx": "model.safetensors", "llama.cpp": "model.gguf"}
 """And the file with the weights."""
+BEGAN, FILE = r"^(?P<began_s>[\d.]+) ", r"\d+<(?P<file>.+?)>"
+CALLS = {
+    "pread64": rf"{BEGAN}pread64\({FILE}, .*, (?P<size>\d+), (?P<at>\d+)\) ",
+    "mmap": rf"{BEGAN}mmap\(\w+, (?P<size>\d+), .*, {FILE}, (?P<at>\w+)\) ",
+}
+"""How strace writes them: where in the file, and how many bytes."""
 
 
 def generate(engine, size_mb, directory):
@@ -52,57 +73,125 @@ def read(file):
 
 
 def load(daemon, *, spare):
-    """Load the one profile: seconds, and major page faults of its host."""
+    """Load the one profile: seconds, and of its host major page faults and bytes from the disk."""
     daemon.admin("POST", "/v1/profiles/model/unload")
+    fetched = 0
     if spare:
-        daemon.wait_for(lambda s: s["spare"] and s["spare"]["state"] == "prepared")
+        status = daemon.wait_for(lambda s: s["spare"] and s["spare"]["state"] == "prepared")
+        fetched = fetched_bytes(status["spare"]["host_pid"])
     began = time.perf_counter()
     status, report = daemon.admin("POST", "/v1/profiles/model/load", timeout=300)
     taken_s = time.perf_counter() - began
     assert status == 200, report
-    fields = Path(f"/proc/{daemon.profile('model')['host_pid']}/stat").read_text().rpartition(")")
-    return taken_s, int(fields[2].split()[9])
+    pid = daemon.profile("model")["host_pid"]
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    return taken_s, int(fields[2].split()[9]), fetched_bytes(pid) - fetched
 
 
-def measure(engine, size_mb):
-    """One row: load from memory, from disk, a plain read from disk, and what follows from them."""
+def fetched_bytes(pid):
+    """What the process has had read from a disk so far, ahead or because it asked."""
+    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+@contextlib.contextmanager
+def generated(engine, size_mb, *, spare):
+    """A daemon for a model of about *size_mb*, and the file with its weights."""
     with (
         tempfile.TemporaryDirectory(prefix="llmd-", dir=ROOT / "build") as weights,
         tempfile.TemporaryDirectory(prefix="llmd-", dir="/tmp") as directory,
     ):
         model, file = generate(engine, size_mb, Path(weights))
-        total_mb = file.stat().st_size / 1e6
         profile = {"engine": engine, "model": str(model)}
         # The other one is what a warm spare is kept for.
         profiles = {
             name: {**profile, "port": port, "context": 1024, "parallel": 1}
             for name, port in zip(("model", "other"), free_ports(2), strict=True)
         }
-        daemon = Llmd(directory, {"budget": "16GiB", "gateway": None, "profiles": profiles}).start()
-        warm, cold, plain, faults = [], [], [], []
+        config = {"budget": "16GiB", "gateway": None, "warm_spare": spare, "profiles": profiles}
+        daemon = Llmd(directory, config).start()
         try:
-            for _ in range(ROUNDS):
-                forget(file)
-                plain.append(read(file))
-                warm.append(load(daemon, spare=engine == "mlx")[0])
-                daemon.admin("POST", "/v1/profiles/model/unload")  # what is mapped would stay
-                forget(file)
-                taken_s, faulted = load(daemon, spare=engine == "mlx")
-                cold.append(taken_s)
-                faults.append(faulted)
+            yield daemon, file
         finally:
             daemon.stop()
+
+
+def measure(engine, size_mb):
+    """One row: load from memory, from disk, a plain read from disk, and what follows from them."""
+    say(f"{engine}, {size_mb} MB", progress=True)
+    spare = engine == "mlx"
+    warm, cold, plain, faults, fetched = [], [], [], [], []
+    with generated(engine, size_mb, spare=spare) as (daemon, file):
+        total_mb = file.stat().st_size / 1e6
+        for _ in range(ROUNDS):
+            forget(file)
+            plain.append(read(file))
+            warm.append(load(daemon, spare=spare)[0])
+            daemon.admin("POST", "/v1/profiles/model/unload")  # what is mapped would stay
+            forget(file)
+            taken_s, faulted, from_disk = load(daemon, spare=spare)
+            cold.append(taken_s)
+            faults.append(faulted)
+            fetched.append(from_disk)
     warm_s, cold_s, plain_s = (min(taken) for taken in (warm, cold, plain))
-    reading_s = max(cold_s - warm_s, 0.001)
+    reading_s = cold_s - warm_s
+    told = {}
+    if reading_s > TOLD_APART * cold_s:
+        told = {
+            "reading, %": reading_s / cold_s * 100,
+            "reading, MB/s": total_mb / reading_s,
+            "of a plain read, %": plain_s / reading_s * 100,
+        }
     return {
         "MB": total_mb,
         "from memory, s": warm_s,
         "from disk, s": cold_s,
-        "reading, s": reading_s,
-        "reading, %": reading_s / cold_s * 100,
-        "reading, MB/s": total_mb / reading_s,
+        **told,
         "plain read, MB/s": total_mb / plain_s,
+        "fetched": statistics.median(fetched) / 1e6 / total_mb,
         "faults/MB": statistics.median(faults) / total_mb,
+    }
+
+
+def calls(engine, size_mb):
+    """One row: in how many calls a host reads its weights, how large they are, and in what order.
+
+    strace makes the load slow, so nothing is timed. A host of its own is traced from its start.
+    """
+    say(f"{engine}, {size_mb} MB, traced", progress=True)
+    with (
+        generated(engine, size_mb, spare=False) as (daemon, file),
+        tempfile.TemporaryDirectory() as out,
+    ):
+        tracer = subprocess.Popen(
+            ["strace", "-ff", "-ttt", "-y", "-s0", "-e", "trace=pread64,mmap",
+             "-o", f"{out}/thread", "-p", str(daemon.process.pid)],
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while not any(Path(out).iterdir()):
+            time.sleep(0.1)
+        load(daemon, spare=False)
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait()
+        text = "\n".join(thread.read_text() for thread in Path(out).iterdir())
+    seen = [
+        call
+        for form in CALLS.values()
+        for call in re.finditer(form, text, re.MULTILINE)
+        if call["file"] == str(file)
+    ]
+    seen.sort(key=lambda call: float(call["began_s"]))
+    pieces = [(int(call["at"], 0), int(call["size"])) for call in seen]
+    ends, in_order = {min(at for at, _ in pieces)}, 0
+    for at, size in pieces:
+        in_order += size if at in ends else 0
+        ends.add(at + size)
+    total = sum(size for _, size in pieces)
+    return {
+        "by": " and ".join(name for name in CALLS if any(f" {name}(" in call[0] for call in seen)),
+        "calls": len(pieces),
+        "MB each": total / len(pieces) / 1e6,
+        "in order, %": in_order / total * 100,
     }
 
 
@@ -118,8 +207,13 @@ def main():
         for size in options.sizes
         for engine in ENGINES
     }
-    table(rows, list(next(iter(rows.values()))))
-    save("reading", rows)
+    table(rows, COLUMNS)
+    asked = {}
+    if shutil.which("strace") is not None:
+        asked = {engine: calls(engine, options.sizes[0]) for engine in ENGINES}
+        say()
+        table(asked, list(next(iter(asked.values()))), head=f"{options.sizes[0]} MB")
+    save("reading", {"loads": rows, "calls": asked})
 
 
 if __name__ == "__main__":

@@ -18,9 +18,11 @@ OUT = ROOT / "build" / "bench"
 PACKAGES = ("uvloop", "httptools", "aiohttp", "mlx", "mlx-lm", "xllamacpp")
 
 
-def say(text=""):
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def say(text="", *, progress=False):
+    """A line of the report; *progress* goes to stderr, so that the report can be kept by itself."""
+    out = sys.stderr if progress else sys.stdout
+    out.write(f"  … {text}\n" if progress else f"{text}\n")
+    out.flush()
 
 
 def number(value):

@@ -1,9 +1,14 @@
 """The whole daemon beside other proxies in front of the same engine, taking turns.
 
-nginx and litellm's proxy are looked for on PATH and in build/, where `make bench-rivals` puts them;
-what is missing is left out, and said. nginx is what a proxy in C that looks at nothing costs.
+    python -m tests.bench.rivals --scale 0.1 nginx
+
+Rows are those of `planes.py`, at half its length; a dash is what a side was not asked for. nginx
+and litellm's proxy are looked for on PATH and in build/, where `make bench-rivals` puts them; what
+is missing is left out, and said. nginx is what a proxy in C that looks at nothing costs; `aiohttp`
+is `aiohttp_proxy.py`. llama-swap is on PATH or left out: no registry of packages has it.
 """
 
+import argparse
 import contextlib
 import http.client
 import json
@@ -70,7 +75,24 @@ def litellm(directory, engine, port):
     return program and [program, *words, "--port", str(port), "--num_workers", "1"], LITELLM_ENV
 
 
-RIVALS = {"aiohttp": aiohttp_proxy, "nginx": nginx, "litellm": litellm}
+def llama_swap(directory, engine, port):
+    """One model, whose server is the engine that runs already; its own does nothing but live."""
+    program = found("llama-swap", ROOT / "build" / "llama-swap")
+    model = {
+        "cmd": "sleep 100000",
+        "proxy": f"http://127.0.0.1:{engine}",
+        "checkEndpoint": "none",
+        "concurrencyLimit": 1000,
+    }
+    (directory / "llama-swap.yaml").write_text(json.dumps({"models": {"any": model}}))
+    words = ["--config", str(directory / "llama-swap.yaml"), "--listen", f"127.0.0.1:{port}"]
+    return program and [program, *words], {}
+
+
+RIVALS = {"aiohttp": aiohttp_proxy, "nginx": nginx, "litellm": litellm, "llama-swap": llama_swap}
+MOST = {"litellm": 32}
+"""Connections at once: with more of them litellm's one worker takes minutes, or breaks off."""
+MISSING = {"llama-swap": "no registry of packages has it; nothing is said about it here"}
 
 
 def found(name, place):
@@ -115,24 +137,37 @@ def answers(process, port, log, within_s=120):
 
 
 def main():
-    wanted = sys.argv[1:] or list(RIVALS)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", type=float, default=0.5, help="of the time that it takes")
+    parser.add_argument("names", nargs="*", default=list(RIVALS), metavar="RIVAL")
+    options = parser.parse_args()
+    notes = []
     with contextlib.ExitStack() as stack:
         directory = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="llmd-", dir="/tmp"))
         )
         direct, through, pid = stack.enter_context(engine_behind_llmd(directory))
         sides, pids = {"direct": direct, "llmd": through}, {"llmd": pid}
-        for name in wanted:
+        for name in options.names:
             (port,) = free_ports(1)
             program, env = RIVALS[name](directory, direct.rpartition(":")[2], port)
             if program is None:
-                say(f"{name} is not installed; `make bench-rivals` puts it into build/")
+                why = MISSING.get(name, "`make bench-rivals` puts it into build/")
+                notes.append(f"{name} is not installed: {why}")
                 continue
+            say(f"starting {name}", progress=True)
             pids[name] = stack.enter_context(running(program, env, port, directory / f"{name}.log"))
             sides[name] = f"127.0.0.1:{port}"
-        rows = uvloop.run(measure(sides, pids, scale=0.5))
+        rows = uvloop.run(measure(sides, pids, scale=options.scale, most=MOST))
+        small = rows["small POST, p50, µs"]
+        rows["added to a small POST, p50, µs"] = {
+            name: small[name] - small["direct"] for name in pids
+        }
         rows["memory afterwards, MB"] = {name: rss_mb(pid) for name, pid in pids.items()}
+    notes += [f"{name}: {most} connections at most" for name, most in MOST.items() if name in sides]
     table(rows, list(sides))
+    for note in notes:
+        say(note)
     save("rivals", rows)
 
 

@@ -2,7 +2,12 @@
 
 Each round takes every way in turn, so that a slow moment of the machine hits all of them. By hand
 means: started, and asked as soon as anybody listens. "After a boot" is the same with the weights
-and the engine's packages forgotten by the page cache, as far as nobody else has them mapped.
+and the engine's packages forgotten by the page cache, as far as nobody else has them mapped. The
+ratio is to the same engine by hand: `mlx_lm.server`, or llama.cpp in the module that llmd's own
+host uses; `llama_cpp.server` is there after `make test-llama-cpp-python`.
+
+Below: from the command to unload until the process is reaped, and how long an engine that was ready
+had nothing to do while a request waited for it.
 """
 
 import contextlib
@@ -28,12 +33,19 @@ READY_DELAY_S = 0.6
 BODY = json.dumps(
     {"messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 8}
 )
-PACKAGES = ("mlx", "mlx_lm", "transformers", "tokenizers", "numpy", "xllamacpp", "huggingface_hub")
+PACKAGES = (
+    "mlx", "mlx_lm", "transformers", "tokenizers", "numpy", "xllamacpp", "llama_cpp",
+    "huggingface_hub",
+)  # fmt: skip
 
 MLX_BY_HAND = [
     sys.executable, "-m", "mlx_lm.server", "--port", "{port}", "--model", str(DEMO / "tiny-mlx"),
 ]  # fmt: skip
-LLAMA_BY_HAND = [
+LLAMA_CPP_PYTHON_BY_HAND = [
+    sys.executable, "-m", "llama_cpp.server", "--port", "{port}", "--n_ctx", "32768",
+    "--model", str(DEMO / "tiny-f16.gguf"),
+]  # fmt: skip
+XLLAMACPP_BY_HAND = [
     sys.executable,
     "-c",
     f"""
@@ -59,12 +71,17 @@ def first_token_s(port, began, timeout_s=60):
             connection.request("POST", "/v1/chat/completions", BODY, headers)
             response = connection.getresponse()
             while line := response.readline():
-                if line.startswith(b"data: ") and b'"content"' in line:
+                if line.startswith(b"data: {") and said(json.loads(line[6:])):
                     return time.perf_counter() - began
             if response.status != http.HTTPStatus.SERVICE_UNAVAILABLE:  # llama.cpp, while it loads
                 raise SystemExit(f"no token: {response.status}")
         select.select([], [], [], 0.01)
     raise SystemExit("no server")
+
+
+def said(event):
+    """Whether *event* has a token in it; some servers begin with one that names the role alone."""
+    return any(choice["delta"].get("content") for choice in event.get("choices", ()))
 
 
 def by_hand(command):
@@ -159,11 +176,16 @@ def measure(spared, bare):
         "mlx_lm.server by hand": lambda **how: hand(MLX_BY_HAND, **how),
         "llmd, MLX, no spare": lambda **how: bare.ask(bare.mlx, **how),
         "llmd, MLX, warm spare": lambda **how: spared.ask(spared.mlx, **how),
-        "xllamacpp by hand": lambda **how: hand(LLAMA_BY_HAND, **how),
+        "llama_cpp.server by hand": lambda **how: hand(LLAMA_CPP_PYTHON_BY_HAND, **how),
+        "xllamacpp by hand": lambda **how: hand(XLLAMACPP_BY_HAND, **how),
         "llmd, llama.cpp": lambda **how: bare.ask(bare.gguf, **how),
     }
+    if importlib.util.find_spec("llama_cpp") is None:
+        del ways["llama_cpp.server by hand"]
+        say("llama-cpp-python is not installed: its server is left out")
     tokens, unloads, unnoticed = {}, {"MLX": [], "llama.cpp": []}, []
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
+        say(f"round {turn + 1} of {ROUNDS}", progress=True)
         for forgotten in (False, True) if boot else (False,):
             for name, way in ways.items():
                 taken_s = way(forgotten=forgotten)
