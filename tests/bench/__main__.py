@@ -1,39 +1,58 @@
-"""`make bench`: every benchmark in turn, or those named; figures in build/bench/NAME.json."""
+"""`make bench`: every benchmark in turn, or those named; then what was to be reached.
+
+Figures go to build/bench/NAME.json, charts of them to build/bench/NAME.svg. A benchmark that fails
+does not keep the others from running.
+"""
 
 import subprocess
 import sys
-from pathlib import Path
+import time
+
+from tests.bench.report import OUT, ROOT, say
 
 
-ROOT = Path(__file__).parents[2]
-
-TABLES = {
+TITLES = {
     "data_plane": "The data plane alone, against an instant engine",
     "profile": "Where the data plane's CPU time goes",
     "whole_daemon": "The whole daemon, against an instant engine",
     "rivals": "The whole daemon beside other proxies",
+    "startup": "What a person waits for before a command does anything",
     "swap": "From a request to the first token, on a cold port",
+    "prompt": "A long prompt asked again",
     "reading": "What a load of weights is made of",
-    "footprint": "What models are expected to hold, and what they held",
+    "growth": "What grows with profiles, ports and clients",
     "eviction": "Seconds that users wait, by who chooses the victim",
     "idle": "Three residents and no requests",
-    "growth": "What grows with profiles, ports and clients",
-    "startup": "What a person waits for before a command does anything",
+    "footprint": "What models are expected to hold, and what they held",
 }
 
 
-def main() -> int:
-    unknown = [name for name in sys.argv[1:] if name not in TABLES]
+def run(title, name, *words):
+    """Whether the program *name* ended well; says how long it took."""
+    say(f"\n{title}\n{'=' * len(title)}")
+    began = time.monotonic()
+    program = [sys.executable, "-m", f"tests.bench.{name}", *words]
+    status = subprocess.run(program, cwd=ROOT, check=False).returncode
+    failed = f", and failed with status {status}" if status else ""
+    say(f"{name} took {(time.monotonic() - began) / 60:.1f} min{failed}", progress=True)
+    return not status
+
+
+def main():
+    unknown = [name for name in sys.argv[1:] if name not in TITLES]
     if unknown:
-        sys.stderr.write(f"no benchmark {unknown[0]!r}; there are {', '.join(TABLES)}\n")
+        sys.stderr.write(f"no benchmark {unknown[0]!r}; there are {', '.join(TITLES)}\n")
         return 2
-    failed = 0
-    for name in sys.argv[1:] or TABLES:
-        sys.stdout.write(f"\n{TABLES[name]}\n{'=' * len(TABLES[name])}\n")
-        sys.stdout.flush()
-        program = [sys.executable, "-m", f"tests.bench.{name}"]
-        failed |= subprocess.run(program, cwd=ROOT, check=False).returncode
-    return failed
+    names, failed = sys.argv[1:] or list(TITLES), []
+    for number, name in enumerate(names, 1):
+        say(f"{number} of {len(names)}: {name}", progress=True)
+        if not run(TITLES[name], name):
+            failed.append(name)
+    run("Targets", "targets", *names)
+    run("Charts", "charts", str(OUT))
+    if failed:
+        say(f"failed: {', '.join(failed)}")
+    return bool(failed)
 
 
 if __name__ == "__main__":

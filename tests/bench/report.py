@@ -1,4 +1,8 @@
-"""How figures are shown and kept: tables on the terminal, JSON with where and when."""
+"""How figures are shown and kept: tables on the terminal, JSON with where and when.
+
+Each build/bench/NAME.json is `{"about": the machine, its load, versions, the commit and the date,
+"figures": what the table shows}`.
+"""
 
 import datetime as dt
 import importlib.metadata
@@ -36,15 +40,19 @@ def number(value):
 
 def table(rows, columns, *, head="", width=12):
     """Print *rows*, each a name and its values by column: numbers, or words as they are."""
+
+    def cell(values, column):
+        value = values.get(column)
+        return value if isinstance(value, str) else number(value)
+
     wide = max(len(head), *(len(name) for name in rows)) + 2
-    widths = {column: max(width, len(column) + 2) for column in columns}
-
-    def cell(column, value):
-        return f"{value if isinstance(value, str) else number(value):>{widths[column]}}"
-
-    say(f"{head:{wide}}" + "".join(cell(column, column) for column in columns))
+    widths = {
+        column: max(width, 2 + max(len(column), *(len(cell(v, column)) for v in rows.values())))
+        for column in columns
+    }
+    say(f"{head:{wide}}" + "".join(f"{column:>{widths[column]}}" for column in columns))
     for name, values in rows.items():
-        say(f"{name:{wide}}" + "".join(cell(column, values.get(column)) for column in columns))
+        say(f"{name:{wide}}" + "".join(f"{cell(values, c):>{widths[c]}}" for c in columns))
 
 
 def save(name, figures):
@@ -56,9 +64,9 @@ def save(name, figures):
 
 
 def load(name):
-    """The figures that were saved as *name*; None when there are none."""
+    """What was saved as *name*, with its `figures` and `about`; None when nothing was."""
     file = OUT / f"{name}.json"
-    return json.loads(file.read_text())["figures"] if file.exists() else None
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def about():
