@@ -100,7 +100,7 @@ STATES ?= 300000
 explore: $(READY)  ## every state of small worlds around the scheduler, up to STATES=300000 each
 	LLMD_EXPLORE_STATES=$(STATES) $(BIN)/python -m pytest -s tests/core/test_exploration.py
 
-bench: $(DEMO)  ## measure, or ONLY="idle swap", idle for SECONDS=600; build/bench/*.json
+bench: $(DEMO)  ## measure (an hour), or ONLY="idle swap", idle for SECONDS=600; build/bench/
 	LLMD_BENCH_SECONDS=$(SECONDS) $(BIN)/python -m tests.bench $(ONLY)
 
 # What `make bench ONLY=rivals` compares with, in build/ and nowhere else.
@@ -115,7 +115,7 @@ build/litellm/.installed:
 	build/litellm/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]'
 	@touch $@
 
-bench-rivals: $(READY) build/nginx/.installed build/litellm/.installed  ## other proxies into build/, for bench ONLY=rivals
+bench-rivals: $(READY) build/nginx/.installed build/litellm/.installed  ## nginx and litellm (750 MB) into build/, for bench ONLY=rivals
 
 clean:  ## remove what the other targets made
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

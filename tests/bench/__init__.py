@@ -9,6 +9,5 @@ Programs that measure:   data_plane, profile, whole_daemon, rivals, swap, prompt
                          footprint, eviction, idle, growth, startup
 What they measure with:  planes (the measurements of a proxy), load (the clients), instant_engine,
                          bare_plane (llmd's data plane alone), aiohttp_proxy (a rival)
-Models made for them:    weights (of a wanted size), generated_mlx, generated_gguf (of a wanted
-                         architecture), footprint_cases
+Models made for them:    generated, by generated_mlx and generated_gguf; footprint_cases
 """

@@ -10,7 +10,6 @@ core. Each model is made in a temporary directory and removed.
 
 import concurrent.futures
 import json
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -18,11 +17,10 @@ from pathlib import Path
 
 from llmd.runtime.memory import tree_peak_bytes
 from tests.bench.footprint_cases import CASES, Case
+from tests.bench.generated import generate
 from tests.bench.report import save, say
 from tests.system.running import Llmd, free_ports, request
 
-
-HERE = Path(__file__).parent
 
 MIB = 2**20
 ANSWER_TOKENS = 12
@@ -99,19 +97,11 @@ def complete(port, prompt, max_tokens):
     return json.loads(answer)["usage"]["prompt_tokens"]
 
 
-def make(case, directory):
-    script, target = "generated_mlx.py", directory / "model"
-    if case.engine == "llama.cpp":
-        script, target = "generated_gguf.py", directory / "model.gguf"
-    arguments = [json.dumps(case.config), target, case.weights]
-    subprocess.run([sys.executable, HERE / script, *arguments], check=True)
-    return target
-
-
 def measure(case, directory, *, again):
     (port,) = free_ports(1)
+    model = generate(case.engine, case.config, case.weights, directory)
     profile = {
-        "engine": case.engine, "model": str(make(case, directory)), "port": port,
+        "engine": case.engine, "model": str(model), "port": port,
         "context": case.context, "parallel": case.sequences, "args": list(case.args),
     }  # fmt: skip
     if case.engine == "llama.cpp":

@@ -20,11 +20,12 @@ import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from tests.bench.footprint_cases import DENSE
+from tests.bench.generated import generate
 from tests.bench.report import ROOT, save, say, table
 from tests.system.running import Llmd, free_ports
 
@@ -38,8 +39,13 @@ COLUMNS = (
     "of a plain read, %", "fetched", "faults/MB",
 )  # fmt: skip
 BLOCK = bytearray(2**20)
-ENGINES = {"mlx": "model.safetensors", "llama.cpp": "model.gguf"}
-"""And the file with the weights."""
+ENGINES = {"mlx": "f32", "llama.cpp": "F16"}
+"""And the type of the weights: MLX computes slowly with 16 bits on a CPU."""
+LAYER_MB = {"mlx": 63, "llama.cpp": 31.5}
+LAYER = {
+    **DENSE, "model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 4096,
+    "num_attention_heads": 16, "num_key_value_heads": 8,
+}  # fmt: skip
 BEGAN, FILE = r"^(?P<began_s>[\d.]+) ", r"\d+<(?P<file>.+?)>"
 CALLS = {
     "pread64": rf"{BEGAN}pread64\({FILE}, .*, (?P<size>\d+), (?P<at>\d+)\) ",
@@ -48,14 +54,14 @@ CALLS = {
 """How strace writes them: where in the file, and how many bytes."""
 
 
-def generate(engine, size_mb, directory):
+def weights_of(engine, size_mb, directory):
     """A model of about *size_mb*: what a profile names, and the file with its weights."""
-    program = [sys.executable, "-m", "tests.bench.weights", engine, str(size_mb), str(directory)]
-    subprocess.run(program, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    file = directory / ENGINES[engine]
+    layers = max(round(size_mb / LAYER_MB[engine]), 1)
+    model = generate(engine, {**LAYER, "num_hidden_layers": layers}, ENGINES[engine], directory)
+    file = model / "model.safetensors" if engine == "mlx" else model
     with file.open("rb") as opened:
         os.fsync(opened)  # dirty pages cannot be forgotten
-    return directory if engine == "mlx" else file, file
+    return model, file
 
 
 def forget(file):
@@ -101,7 +107,7 @@ def generated(engine, size_mb, *, spare):
         tempfile.TemporaryDirectory(prefix="llmd-", dir=ROOT / "build") as weights,
         tempfile.TemporaryDirectory(prefix="llmd-", dir="/tmp") as directory,
     ):
-        model, file = generate(engine, size_mb, Path(weights))
+        model, file = weights_of(engine, size_mb, Path(weights))
         profile = {"engine": engine, "model": str(model)}
         # The other one is what a warm spare is kept for.
         profiles = {
