@@ -1,5 +1,6 @@
 """`llmd`, and `python -m llmd`."""
 
+import gc
 import sys
 
 import click
@@ -29,6 +30,7 @@ def serve(
     config: str | None, socket: str | None, log_level: str, *, hints: bool, check: bool
 ) -> None:
     """Run the daemon in the foreground."""
+    gc.disable()  # until the daemon stands: what start-up makes stays, and is not worth a search
     # structlog would import it for tracebacks that the log never draws: 3 MiB, day and night.
     sys.modules["rich"] = None  # type: ignore[assignment]  # as import_module understands it
     from llmd.serve import serve as run  # noqa: PLC0415 - the daemon's imports, not --help's

@@ -8,14 +8,13 @@ import sys
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 import llmd
 from llmd.admin import wire
 from llmd.admin.daemon_operator import DaemonOperator
-from llmd.admin.server import AdminServer
 from llmd.admin.socket import ControlSocket
 from llmd.config.models import Config
 from llmd.errors import ConfigError, LlmdError, RestartRefusedError
@@ -33,6 +32,10 @@ from llmd.runtime.log import EventLog, LineLog
 from llmd.runtime.ports import Held
 from llmd.runtime.watch import Watch
 from llmd.runtime.watchdog import Watchdog
+
+
+if TYPE_CHECKING:
+    from llmd.admin.server import AdminServer
 
 
 CHECK_S: Final = 60.0
@@ -149,7 +152,8 @@ class DaemonProcess:
     async def _announce(self, door: contextlib.AsyncExitStack, hints: str) -> None:
         """Everything is in place: let administrators in, and tell whoever waits for that."""
         daemon = self._daemon
-        await door.enter_async_context(AdminServer(self._operator, self._control))
+        server = await asyncio.to_thread(_admin_server)
+        await door.enter_async_context(server(self._operator, self._control))
         daemon.spawn_task(self._watch())
         daemon.spawn_task(self._config_file.keep())
         if self._config_file.fault is not None:
@@ -158,6 +162,7 @@ class DaemonProcess:
             log.warning("footprints.unreadable", reason=daemon.learned.warning)
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the daemon: later collections pass it by
+        gc.enable()
         self._notifier.ready(f"{len(daemon.config.profiles)} profiles")
         log.info(
             "daemon.started",
@@ -254,3 +259,10 @@ class DaemonProcess:
             "config.reloaded", added=report.added, removed=report.removed, changed=report.changed
         )
         return report
+
+
+def _admin_server() -> "type[AdminServer]":
+    """Imported behind the opening of the ports, in a thread: aiohttp is a quarter of the start."""
+    from llmd.admin.server import AdminServer  # noqa: PLC0415
+
+    return AdminServer

@@ -49,7 +49,7 @@ ONLY = {
 }
 CORE_MAY_IMPORT = {
     "collections", "contextlib", "dataclasses", "enum", "functools", "heapq", "itertools", "llmd",
-    "math", "re", "typing",
+    "math", "msgspec", "re", "typing",
 }  # fmt: skip
 
 
@@ -125,6 +125,8 @@ def test_daemon_imports_only_what_is_listed():
         "import sys; from llmd.__main__ import main\n"
         "try: main(['serve', '--check', '--config', '/dev/null'])\n"
         "except SystemExit: pass\n"
+        "assert 'aiohttp.web' not in sys.modules, 'the ports would wait for it'\n"
+        "import llmd.admin.server\n"
         "print(*sys.modules)"
     )
     done = subprocess.run(

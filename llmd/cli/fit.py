@@ -2,11 +2,12 @@
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llmd.admin import wire
 from llmd.cli.invocation import Command, Invocation, complete_profile, pass_invocation
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from llmd.weights.sizing import Use
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """Whether it fits, and the numbers.
 
     Attributes:

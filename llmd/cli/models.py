@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llmd.cli.invocation import FC, Command, Invocation, pass_invocation
 from llmd.cli.surroundings import Surroundings, config_option, look_around
@@ -31,8 +32,7 @@ _CONTEXT: Final = (256, 2**27)
 _NAME_COLUMNS_MIN: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One model as it is listed, and as `--json` prints it.
 
     Attributes:

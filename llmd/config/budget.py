@@ -1,7 +1,8 @@
 """How many bytes all models together may use."""
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from llmd.config.models import Config
 from llmd.config.units import parse_size
@@ -14,8 +15,7 @@ UNIFIED_SHARE: Final = 2 / 3
 """Of a machine with unified memory whose GPU limit is unknown; real limits are 67 to 84 %."""
 
 
-@dataclass(frozen=True, slots=True)
-class MachineMemory:
+class MachineMemory(Struct, frozen=True):
     """What there is to divide.
 
     Attributes:

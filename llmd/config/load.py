@@ -1,5 +1,7 @@
 """From the file to a `Config`, or to one error that lists everything wrong with it."""
 
+import functools
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -141,7 +143,7 @@ def _build(document: Document, directory: Path) -> Config | None:
     _refuse_names(data, document)
     _make_absolute(data, directory, document)
     try:
-        config: Config | None = Config.model_validate(data)
+        config: Config | None = _model().model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False)
         faulty = {detail["loc"][:-1] for detail in details}
@@ -157,6 +159,24 @@ def _build(document: Document, directory: Path) -> Config | None:
     if config is not None:
         cross_check(config, document)
     return config
+
+
+@functools.cache
+def _model() -> type[Config]:
+    """`Config` with its validators, which are built without pydantic's plugins.
+
+    Looking for some, pydantic would read the metadata of every package that is installed.
+    """
+    switch = "PYDANTIC_DISABLE_PLUGINS"
+    before = os.environ.get(switch)
+    os.environ[switch] = "__all__"
+    try:
+        Config.model_rebuild()
+    finally:
+        del os.environ[switch]  # engines inherit what is there
+        if before is not None:
+            os.environ[switch] = before
+    return Config
 
 
 def _refuse_names(data: dict[str, Any], document: Document) -> None:
@@ -182,7 +202,7 @@ def _salvage(data: dict[str, Any], error: ValidationError) -> Config | None:
         elif isinstance(profiles, dict):
             profiles.pop(below[0], None)
     try:
-        return Config.model_validate(rest)
+        return _model().model_validate(rest)
     except ValidationError:
         return None
 

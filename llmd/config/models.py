@@ -38,10 +38,17 @@ a large model on a small Mac reads in half a minute. Four times that."""
 
 
 class Model(BaseModel):
-    """Frozen, and unknown keys are refused."""
+    """Frozen, and unknown keys are refused.
+
+    Validators are built when first used: that of `Config` holds those of all others.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=False
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        use_attribute_docstrings=False,
+        defer_build=True,
     )
 
 
@@ -184,7 +191,8 @@ class Config(Model):
         description="Directories in which a profile's `model` is looked up, in this order.",
     )
     gateway: Gateway | None = Field(
-        default=Gateway(), description="The port that serves every profile; `null` for none."
+        default=Gateway.model_construct(),
+        description="The port that serves every profile; `null` for none.",
     )
     listen: tuple[ListenAddress, ...] = Field(
         default=("127.0.0.1", "::1"), min_length=1, description="Addresses the ports are bound to."

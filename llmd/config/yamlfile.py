@@ -6,10 +6,10 @@ Bounded in every direction: size, depth, number of values after aliases are foll
 
 import re
 from collections.abc import Collection, Hashable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import yaml
+from msgspec import Struct, field
 
 
 FILE_MAX_BYTES: Final = 256 * 1024
@@ -36,8 +36,7 @@ _CONSTANTS: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(Struct, frozen=True, order=True):
     """One thing that is wrong, and where.
 
     Attributes:
@@ -58,8 +57,7 @@ class Problem:
         return f"{place}: {self.path}: {self.text}" if self.path else f"{place}: {self.text}"
 
 
-@dataclass(slots=True)
-class Document:
+class Document(Struct):
     """A file that was read: data, places, and what could not be understood."""
 
     data: Any = None

@@ -9,9 +9,10 @@ drained for it too, and younger claims stand back until it has its promise.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import inf
 from typing import Any
+
+from msgspec import Struct
 
 from llmd.core.events import Effect, Note, StartHost, StopHost, TrimCaches, WakeAt
 from llmd.core.forecasts import Forecasts
@@ -23,8 +24,7 @@ from llmd.core.spare import SpareKeeper
 from llmd.errors import LlmdError, QueueTimeoutError
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """The oldest waiter of *slot* that what the slot wants will not serve."""
 
     waiter: Waiter

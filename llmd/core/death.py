@@ -1,9 +1,10 @@
 """What killed a host, as far as its exit, its log and the kernel's counters tell."""
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from llmd.core.facts import Failure
 
@@ -20,8 +21,7 @@ class Cause(StrEnum):
     HANG = "hang"
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
+class Death(Struct, frozen=True):
     """What is to be said of it.
 
     Attributes:

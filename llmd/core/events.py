@@ -4,8 +4,9 @@ Events are past tense and go into `Scheduler.handle`; effects are imperative and
 Nothing here knows a process, a socket or a clock. Times are seconds on one monotonic clock.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from llmd.core.facts import Failure, HostId, Residency, Rules, Stock, Ticket
 from llmd.errors import LlmdError
@@ -14,8 +15,7 @@ from llmd.errors import LlmdError
 # --- events -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigReplaced:
+class ConfigReplaced(Struct, frozen=True):
     """The configuration was read, at start or again. *profiles* are in file order.
 
     *left* is what an earlier daemon left, at the start of one that follows it.
@@ -26,8 +26,7 @@ class ConfigReplaced:
     left: Stock = field(default_factory=Stock)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestArrived:
+class RequestArrived(Struct, frozen=True):
     """A client's request is complete enough to be placed. *model* is its `model` field."""
 
     ticket: Ticket
@@ -35,16 +34,14 @@ class RequestArrived:
     model: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFinished:
+class RequestFinished(Struct, frozen=True):
     """The client is served, or gave up, waiting or running. Idempotent."""
 
     ticket: Ticket
     served: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class LoadRequested:
+class LoadRequested(Struct, frozen=True):
     """An administrator wants *profile* resident."""
 
     ticket: Ticket
@@ -53,31 +50,27 @@ class LoadRequested:
     ttl_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UnloadRequested:
+class UnloadRequested(Struct, frozen=True):
     """An administrator wants *profile* gone. Requests in flight are finished first."""
 
     ticket: Ticket
     profile: str
 
 
-@dataclass(frozen=True, slots=True)
-class PinChanged:
+class PinChanged(Struct, frozen=True):
     """An administrator pinned or unpinned *profile*. Loads nothing."""
 
     profile: str
     pinned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class HostReady:
+class HostReady(Struct, frozen=True):
     """The host answered a one-token completion (or, a spare, has imported its engine)."""
 
     host: HostId
 
 
-@dataclass(frozen=True, slots=True)
-class HostExited:
+class HostExited(Struct, frozen=True):
     """The host's process is reaped and its memory free. Reported once for each StartHost."""
 
     host: HostId
@@ -85,8 +78,7 @@ class HostExited:
     """None when the exit was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostStalled:
+class HostStalled(Struct, frozen=True):
     """The host hangs, as *failure* says: nothing of it moved for *silent_s* seconds."""
 
     host: HostId
@@ -94,23 +86,20 @@ class HostStalled:
     silent_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryMeasured:
+class MemoryMeasured(Struct, frozen=True):
     """A host's process tree holds *bytes*."""
 
     host: HostId
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class PressureRose:
+class PressureRose(Struct, frozen=True):
     """The system is short of memory; idle residents go, then caches are trimmed."""
 
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(Struct, frozen=True):
     """The daemon is going down: grant nothing more, and stop every host that is not busy.
 
     *force* stops the busy ones too.
@@ -119,8 +108,7 @@ class Stopping:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ticked:
+class Ticked(Struct, frozen=True):
     """The moment asked for by WakeAt has come, or the machine woke up; harmless at any other time.
 
     *slept_s* is how long it slept: the clock of the scheduler went on meanwhile.
@@ -149,8 +137,7 @@ Event = (
 # --- effects ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class StartHost:
+class StartHost(Struct, frozen=True):
     """Start a host for *profile*, or load it into the spare that is already running as *host*.
 
     *size* is 0 for what the configuration says, else which of the smaller sizes, from 1.
@@ -162,16 +149,14 @@ class StartHost:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StartSpare:
+class StartSpare(Struct, frozen=True):
     """Start a host of *kind* that imports its engine and waits for a profile."""
 
     host: HostId
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptHost:
+class AdoptHost(Struct, frozen=True):
     """Take over the survivor *key* as *host*; HostReady follows, or HostExited."""
 
     host: HostId
@@ -179,8 +164,7 @@ class AdoptHost:
     profile: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class StopHost:
+class StopHost(Struct, frozen=True):
     """End the host and reap it; HostExited follows."""
 
     host: HostId
@@ -189,15 +173,13 @@ class StopHost:
     """Without a grace: it hangs, and would not hear of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrimCaches:
+class TrimCaches(Struct, frozen=True):
     """Ask the host to let go of its prompt caches."""
 
     host: HostId
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """The request of *ticket* may go to *host*."""
 
     ticket: Ticket
@@ -205,16 +187,14 @@ class Grant:
     host: HostId
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Struct, frozen=True):
     """The request or command of *ticket* is settled with an error."""
 
     ticket: Ticket
     error: LlmdError
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(Struct, frozen=True):
     """The command of *ticket* is done."""
 
     ticket: Ticket
@@ -223,15 +203,13 @@ class Complete:
     evicted: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class WakeAt:
+class WakeAt(Struct, frozen=True):
     """Send Ticked at *when_s*, at the latest; replaces an earlier wish only when sooner."""
 
     when_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """A decision, for the log and `llmd-ctl events`: `noun.past_tense`, and its numbers."""
 
     name: str

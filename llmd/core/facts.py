@@ -4,8 +4,9 @@ Bytes are bytes; times are seconds on one monotonic clock.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from msgspec import Struct, field
 
 from llmd.core.reduction import Extent, Reduction
 from llmd.errors import LlmdError
@@ -21,8 +22,7 @@ SPARE: Final = "(spare)"
 """The name under which the warm spare is accounted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Residency:
+class Residency(Struct, frozen=True):
     """What the scheduler must know of a profile, in bytes and seconds."""
 
     name: str
@@ -47,8 +47,7 @@ class Residency:
     """The same in smaller sizes, for when it dies of memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """The daemon-wide numbers of the configuration that decisions depend on."""
 
     budget_bytes: int
@@ -64,8 +63,7 @@ class Rules:
     """What a warm spare is charged; 0 turns it off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Why a host is gone, as far as anybody needs to know; `core.death` makes sense of it.
 
     Attributes:
@@ -86,8 +84,7 @@ class Failure:
     hangs: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Survivor:
+class Survivor(Struct, frozen=True):
     """A host that outlived the daemon that started it, as that daemon last wrote it down.
 
     Times are seconds on the scheduler's clock, which goes on until the next boot.
@@ -119,8 +116,7 @@ class Survivor:
     ttl_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(Struct, frozen=True):
     """What is remembered of one profile's use; see `History`."""
 
     load_s: float
@@ -133,8 +129,7 @@ class Past:
     last_error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stock:
+class Stock(Struct, frozen=True):
     """What one daemon leaves to the next: its hosts, pins, and what it knew of its profiles."""
 
     hosts: tuple[Survivor, ...] = ()

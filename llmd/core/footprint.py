@@ -5,8 +5,9 @@ meant as a ceiling that real use reaches: every sequence at its full context, th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Final
+
+from msgspec import Struct
 
 from llmd.core import mlx_compute as mlx
 from llmd.core.shape import Format, LayerCache, ModelShape, Platform
@@ -68,8 +69,7 @@ _REPACKED_ARM: Final = _REPACKED_X86 | {"Q8_0", "Q5_K", "Q6_K"}
 (`CPU_REPACK` in its log): seen on x86-64, assumed for arm64."""
 
 
-@dataclass(frozen=True, slots=True)
-class Footprint:
+class Footprint(Struct, frozen=True):
     """Bytes a host will hold at most, by cause."""
 
     weights_bytes: int = 0
@@ -83,7 +83,7 @@ class Footprint:
     @property
     def total_bytes(self) -> int:
         """The sum: what a profile is charged."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        return sum(getattr(self, name) for name in self.__struct_fields__)
 
     def plus(self, other: "Footprint") -> "Footprint":
         """Both models in one process, such as a model and its draft: one runtime serves both."""
@@ -159,8 +159,7 @@ def estimate(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Size:
+class _Size(Struct, frozen=True):
     """One way to run one model. *key_bytes* and *value_bytes* are of one number in the cache."""
 
     shape: ModelShape

@@ -8,8 +8,9 @@ seconds of each load that would have been. The one that was charged least lately
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from llmd.core.events import Effect, Note
 from llmd.core.planner import Candidate, cheapest_set
@@ -22,8 +23,7 @@ HALF_LIFE_S: Final = 3 * 3600.0
 """How fast charges are forgotten; anything from one hour to for ever does about as well."""
 
 
-@dataclass(slots=True)
-class Trial:
+class Trial(Struct):
     """What would be, had one forecast chosen all victims.
 
     Attributes:

@@ -1,9 +1,11 @@
 """What is remembered of a profile after its host is gone: use, load time, failures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from math import exp, inf
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from llmd.core.death import judge
 from llmd.core.facts import Failure, Past
@@ -19,8 +21,7 @@ BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MAX_S: Final = 300.0
 
 
-@dataclass(slots=True)
-class History:
+class History(Struct):
     """One profile's past. Times are seconds on the scheduler's clock."""
 
     load_s: float

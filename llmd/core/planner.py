@@ -6,16 +6,16 @@ baseline to compare with.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from msgspec import Struct
 
 
 EXACT_UP_TO: Final = 14
 """Candidates for which all sets are searched; beyond, the cheapest per byte are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A resident that may go.
 
     Attributes:

@@ -4,8 +4,10 @@ What costs least is given up first: earlier prompts are kept to save time only, 
 share it, and the context is what a client counts on.
 """
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llmd.errors import describe_bytes
 
@@ -18,8 +20,7 @@ CONTEXT_TOKENS_MIN: Final = 2048
 """No context is made smaller than that: a client's first message would not fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(Struct, frozen=True):
     """What makes one set of weights take more or less memory."""
 
     prompt_cache_bytes: int
@@ -27,8 +28,7 @@ class Extent:
     context_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
+class Reduction(Struct, frozen=True):
     """That a profile runs smaller than its configuration says.
 
     Attributes:

@@ -1,8 +1,9 @@
 """The book: rules, profiles, slots, the warm spare, and the sums that the budget bounds."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from llmd.core.facts import HostId, Residency, Rules
 from llmd.core.history import History
@@ -10,8 +11,7 @@ from llmd.core.reduction import Reduction, describe_reduction
 from llmd.core.slot import Resident, Slot, SlotState
 
 
-@dataclass(slots=True)
-class Spare:
+class Spare(Struct):
     """The host that has imported its engine and waits for a profile."""
 
     host: HostId

@@ -1,15 +1,15 @@
 """What the headers of a model say, as far as its size is concerned. `llmd.weights` reads them."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 
 Format = Literal["mlx", "gguf"]
 Platform = Literal["linux", "darwin"]
 
 
-@dataclass(frozen=True, slots=True)
-class LayerCache:
+class LayerCache(Struct, frozen=True):
     """What one layer keeps of one sequence.
 
     Attributes:
@@ -28,8 +28,7 @@ class LayerCache:
     scratch_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ModelShape:
+class ModelShape(Struct, frozen=True):
     """What the headers of a model say, as far as memory and `llmd-ctl models` are concerned.
 
     Attributes:

@@ -15,9 +15,10 @@ adopted from unloaded to loading, until it has said who it is.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct, field
 
 from llmd.core.facts import HostId, Ticket
 
@@ -71,8 +72,7 @@ class IllegalTransitionError(Exception):
     """A slot was asked for a move that its table does not have: a bug in the scheduler."""
 
 
-@dataclass(slots=True, eq=False)
-class Waiter:
+class Waiter(Struct, eq=False):
     """Somebody who waits at a slot; equal to nobody else, so that long queues find it quickly.
 
     Attributes:
@@ -88,8 +88,7 @@ class Waiter:
     ttl_s: float | None = None
 
 
-@dataclass(slots=True)
-class Resident:
+class Resident(Struct):
     """The profile whose host lives, and what it has done so far."""
 
     host: HostId

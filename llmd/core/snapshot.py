@@ -1,14 +1,13 @@
 """What may be shown of the book: frozen, and never the base of a decision."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from llmd.core.facts import HostId, Ticket
 from llmd.core.residents import Residents
 from llmd.core.slot import Resident, Slot, SlotState
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileView:
+class ProfileView(Struct, frozen=True):
     """One profile as it is now. Bytes are 0 while it holds no memory."""
 
     name: str
@@ -36,8 +35,7 @@ class ProfileView:
     """What is smaller, for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class PortView:
+class PortView(Struct, frozen=True):
     """One port: the profile that is there or coming, and how many wait."""
 
     port: int
@@ -47,8 +45,7 @@ class PortView:
     queued: int
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """Everything at one moment."""
 
     budget_bytes: int

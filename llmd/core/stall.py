@@ -4,8 +4,9 @@ A host is given time while anything of it moves: a token, a piece of a prompt, p
 counts as movement is the runtime's business; here is how long its absence is borne.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 
 LOOK_MAX_S: Final = 5.0
@@ -21,8 +22,7 @@ FRUITLESS_TIMES: Final = 5
 it turns in circles. Five times the default are ten minutes for one piece of a prompt."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signs:
+class Signs(Struct, frozen=True):
     """What one look at a host found.
 
     Attributes:
@@ -41,8 +41,7 @@ class Signs:
     cpu_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stall:
+class Stall(Struct, frozen=True):
     """A host that hangs, and what proves it.
 
     Attributes:

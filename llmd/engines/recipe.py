@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from llmd.hosts.protocol import Launch
 from llmd.proxy.gate import BodyEdits
@@ -15,8 +16,7 @@ DEFAULT_PROMPT_CACHE_BYTES: Final = 2 * 2**30
 """For earlier prompts, where the profile has no `prompt_cache`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(Struct, frozen=True):
     """Which engines this machine has."""
 
     mlx: bool = True
@@ -26,8 +26,7 @@ class Installed:
     llama_cpp_python: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """What tells one state of a file or directory of weights from another."""
 
     path: str
@@ -35,8 +34,7 @@ class Stamp:
     modified_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Materials:
+class Materials(Struct, frozen=True):
     """All that a profile does not say and an engine must know; found by the caller.
 
     Attributes:
@@ -73,8 +71,7 @@ class Materials:
         return sum(stamp.bytes for stamp in self.stamps)
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """What an engine is for one profile.
 
     Attributes:

@@ -1,12 +1,11 @@
 """What the data plane can tell of requests that are with an engine, for whoever watches engines."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from llmd.proxy.gate import Upstream
 
 
-@dataclass(frozen=True, slots=True)
-class AtWork:
+class AtWork(Struct, frozen=True):
     """A request that an engine has been sent and has not answered to its end.
 
     Attributes:

@@ -5,15 +5,15 @@ loop, and `arrive` may settle before it returns.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from llmd.errors import LlmdError
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(Struct, frozen=True):
     """A host's private address: a Unix socket path, or a loopback host and port (or a remote)."""
 
     path: str | None = None
@@ -26,8 +26,7 @@ class Upstream:
     """Set on each request, replacing the client's; among them the host's key."""
 
 
-@dataclass(frozen=True, slots=True)
-class BodyEdits:
+class BodyEdits(Struct, frozen=True):
     """What to change in a JSON request body; all empty means the body is not parsed.
 
     Attributes:
@@ -47,8 +46,7 @@ class BodyEdits:
     refuse_addresses: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
+class Repair(Struct, frozen=True):
     """What was dropped from one schema that the engine would have refused.
 
     Attributes:
@@ -60,8 +58,7 @@ class Repair:
     dropped: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """A granted request: where it goes, and what must be changed on the way."""
 
     ticket: int
@@ -74,8 +71,7 @@ class Lease:
     """Further paths that this engine gets to see; None is all there are (`llmd.proxy.paths`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCard:
+class ModelCard(Struct, frozen=True):
     """What clients are told of a profile, by `/v1/models` and in Ollama's words.
 
     Attributes:
@@ -104,8 +100,7 @@ class ModelCard:
     idle_out_s: float = inf
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """Where a request would go if it arrived now."""
 
     profile: str

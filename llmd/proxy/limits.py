@@ -1,10 +1,9 @@
 """How much the data plane takes from a stranger, and how long it waits for one."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Bounds of one listener and of the upstream pool: bytes, seconds and counts."""
 
     max_head_bytes: int = 64 * 2**10

@@ -4,9 +4,10 @@ import asyncio
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
+
+from msgspec import Struct
 
 from llmd.errors import LlmdError
 from llmd.proxy.at_work import AtWork
@@ -29,8 +30,7 @@ class TooManyConnectionsError(LlmdError):
     code, status = "too_many_connections", HTTPStatus.SERVICE_UNAVAILABLE
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """What of a port outlives an image: open descriptors, which belong to whoever holds this.
 
     Attributes:

@@ -1,11 +1,11 @@
 """What a port answers itself: health, the list of models, OPTIONS. None of it causes a load."""
 
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
+from msgspec import Struct
 
 from llmd.errors import InvalidRequestError, LlmdError, ModelNotFoundError
 from llmd.proxy import ollama
@@ -21,8 +21,7 @@ _NEVER_THERE: Final = frozenset({"/favicon.ico", "/robots.txt"})
 _READ: Final = frozenset({b"GET", b"HEAD"})
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A complete response: header lines without framing, and the body."""
 
     status: int

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from os import urandom
 from typing import Final
+
+from msgspec import Struct, field
 
 from llmd.proxy.deadlines import Deadlines
 from llmd.proxy.gate import Gate
@@ -14,8 +15,7 @@ from llmd.proxy.pool import UpstreamPool
 from llmd.proxy.request import Request
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """One line of an access log: nothing of what was said, only that it was.
 
     Attributes:
@@ -47,8 +47,7 @@ OnRate = Callable[[str, float], None]
 """Told a profile, and the tokens per second that one stream of it came at."""
 
 
-@dataclass(slots=True)
-class Service:
+class Service(Struct):
     """The collaborators of one port's connections.
 
     Attributes:

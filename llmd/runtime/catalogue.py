@@ -9,10 +9,12 @@ import os
 import shutil
 import sys
 from collections.abc import ItemsView
-from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llmd.config.budget import budget_bytes
 from llmd.config.models import (
@@ -48,8 +50,7 @@ from llmd.weights.located import Located, locate_all
 from llmd.weights.sizing import PLATFORM
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One profile with all that is needed to run it.
 
     Attributes:
@@ -104,8 +105,7 @@ class Entry:
         return self.recipe.own_paths if self.recipe is not None else None
 
 
-@dataclass(frozen=True)
-class Catalogue:
+class Catalogue(Struct, frozen=True, dict=True):
     """All profiles of one configuration, by name, in file order."""
 
     config: Config

@@ -8,12 +8,12 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any, Final, assert_never
 
 import structlog
+from msgspec.structs import replace
 
 from llmd.config.models import Config
 from llmd.core.events import (

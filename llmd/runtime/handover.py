@@ -9,11 +9,11 @@ import os
 import socket
 import tempfile
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 import structlog
+from msgspec import Struct, field
 
 from llmd.platform.activation import Inherited
 from llmd.platform.service import Manager
@@ -27,8 +27,7 @@ _VERSION: Final = 1
 log = structlog.get_logger("llmd.handover")
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
+class Handover(Struct, frozen=True):
     """Open descriptors, which belong to whoever holds this.
 
     Attributes:

@@ -7,11 +7,11 @@ readiness and its exit. A remote profile has no process: it is ready at once and
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from msgspec import Struct, field
 
 from llmd.core.events import (
     AdoptHost,
@@ -41,8 +41,7 @@ ATTACH_S: Final = 5.0
 log = structlog.get_logger("llmd.hosting")
 
 
-@dataclass(slots=True, eq=False)
-class Host:
+class Host(Struct, eq=False):
     """One host's story.
 
     Attributes:

@@ -15,9 +15,10 @@ so the mark of a day of short questions says little about the next long one. The
 """
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
+
+from msgspec import Struct, field
 
 from llmd.config.replace import replace_file
 from llmd.core.footprint import Footprint
@@ -40,8 +41,7 @@ def charge(estimate: Footprint, mark_bytes: int) -> int:
     return mark_bytes if mark_bytes >= filled else estimate.total_bytes
 
 
-@dataclass(slots=True)
-class Learned:
+class Learned(Struct):
     """High-water marks by name, in order of use.
 
     Attributes:

@@ -11,13 +11,14 @@ import hashlib
 import os
 import signal
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
 import msgspec
 import psutil
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llmd.config.replace import replace_file
 from llmd.core.facts import Past, Stock, Survivor
@@ -61,8 +62,7 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True):
     reductions: dict[str, Reduction] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What an earlier daemon left.
 
     Attributes:

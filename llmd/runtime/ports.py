@@ -4,10 +4,10 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
+from msgspec import Struct, field
 
 from llmd.config.models import Config
 from llmd.errors import LlmdError, PortInUseError
@@ -27,8 +27,7 @@ RETRY_S: Final = 5.0
 log = structlog.get_logger("llmd.ports")
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """What was open before this daemon was: a service manager's sockets, or an earlier image's.
 
     Attributes:

@@ -1,11 +1,11 @@
 """One daemon follows another: what is taken over at the start, and written down for the next."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from llmd.core.events import AdoptHost
 from llmd.core.facts import Stock

@@ -12,11 +12,12 @@ have a limit of their own, `load_timeout`; remote profiles have no process to re
 """
 
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final, Protocol
 
 import psutil
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from llmd.core.events import Event, HostStalled
 from llmd.core.history import describe
@@ -47,8 +48,7 @@ class Requests(Protocol):
         """End those that are with the engine at *upstream*."""
 
 
-@dataclass(slots=True)
-class _Watched:
+class _Watched(Struct):
     """One host, as it was last seen.
 
     Attributes:

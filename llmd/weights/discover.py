@@ -7,9 +7,10 @@ Ollama's store. What is there twice through links counts once, by the name that 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct, field
 
 from llmd.core.shape import Format
 from llmd.weights import ollama
@@ -30,8 +31,7 @@ _SHARD: Final = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.ggu
 _POINTER_MAX_BYTES: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Struct, frozen=True):
     """One model on disk, or what there is of it.
 
     Attributes:
@@ -53,8 +53,7 @@ class Weights:
     partial_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A folder to look into.
 
     Attributes:
@@ -169,8 +168,7 @@ def _unfinished_repositories() -> Iterator[tuple[str, int]]:
                 yield name, sum(map(_size, partial))
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(Struct):
     """A walk over all places, with one bound for all, that enters no directory twice."""
 
     left: int

@@ -6,9 +6,10 @@ and arrays that nobody asked for (a vocabulary has 150,000 strings) are stepped 
 
 import math
 import struct
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+
+from msgspec import Struct, field
 
 from llmd.errors import WeightsError, describe_bytes
 
@@ -66,8 +67,7 @@ FILE_TYPES: Final = {
 """`general.file_type`: what the whole file is called."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """One tensor of a file: its type's name, its shape (innermost first), and bytes of data."""
 
     type: str
@@ -75,8 +75,7 @@ class Tensor:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """What one GGUF file says of itself.
 
     Attributes:

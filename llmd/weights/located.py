@@ -1,8 +1,10 @@
 """All the files that a profile names, found on this machine, and what running them takes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llmd.config.models import LlamaProfile, MlxProfile
 from llmd.core.reduction import Extent
@@ -13,8 +15,7 @@ from llmd.weights.shape import read_shape
 from llmd.weights.sizing import Use
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(Struct, frozen=True):
     """What one profile runs.
 
     Attributes:

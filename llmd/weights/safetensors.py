@@ -7,9 +7,10 @@ nonsense from the model.
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeGuard
+
+from msgspec import Struct
 
 from llmd.errors import WeightsError, describe_bytes
 
@@ -30,8 +31,7 @@ DTYPE_BITS: Final = {
 _AGAIN: Final = "download it again"
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """One tensor of a file: its type, shape, and bytes of data."""
 
     dtype: str

@@ -2,8 +2,10 @@
 
 import platform
 import sys
-from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llmd.core.footprint import Footprint, ModelShape, default_context, estimate
 
@@ -22,8 +24,7 @@ _UNKNOWN_CONTEXT_TOKENS: Final = 2**20
 """How far to look when a model does not say what it was trained for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """One way to run one model.
 
     Attributes:

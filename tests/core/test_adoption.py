@@ -1,6 +1,6 @@
 """A daemon that follows another: what it takes over, and what it lets go."""
 
-import dataclasses
+from msgspec.structs import replace
 
 from llmd.core import events as e
 from llmd.core import facts
@@ -86,7 +86,7 @@ def test_idle_time_goes_on_while_there_is_no_daemon():
 
 def test_host_whose_profile_changed_is_replaced():
     world = loaded(two_ports(), 8081)
-    changed = dataclasses.replace(world.profiles["a"], fingerprint="new")
+    changed = replace(world.profiles["a"], fingerprint="new")
     world.crash([changed, world.profiles["b"]])
     assert world.state("a") == "unloading"
     ticket = world.ask(8081)
@@ -107,7 +107,7 @@ def test_host_whose_profile_is_gone_is_ended_and_charged_until_then():
 
 def test_host_whose_profile_moved_to_another_port_is_ended():
     world = loaded(two_ports(), 8081)
-    world.crash([dataclasses.replace(world.profiles["a"], port=8083), world.profiles["b"]])
+    world.crash([replace(world.profiles["a"], port=8083), world.profiles["b"]])
     assert len(world.stopping) == 1
     ticket = world.ask(8083)
     world.up("a")

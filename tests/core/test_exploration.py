@@ -7,10 +7,10 @@ The suite stops at some states; `make explore` goes on.
 """
 
 import os
-from dataclasses import replace
 from math import inf
 
 import pytest
+from msgspec.structs import replace
 
 from tests.core.explorer import Setup, explore
 from tests.core.world import profile

@@ -4,11 +4,10 @@ The measured rows are from live hosts on Linux x86-64: peak VmHWM in MiB after e
 filled its context. All MLX models had the demo's tokenizer.
 """
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llmd.core.footprint import (
     Footprint,

@@ -1,9 +1,9 @@
 """Which past counts as use, which forecast is believed, and what an event tells of it."""
 
-from dataclasses import replace
 from math import inf
 
 import pytest
+from msgspec.structs import replace
 
 from llmd.core.events import ConfigReplaced
 from llmd.core.facts import Past

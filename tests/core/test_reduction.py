@@ -1,9 +1,9 @@
 """Profiles that die of memory are started smaller, and not for ever."""
 
-from dataclasses import replace
 from math import inf, nan
 
 import pytest
+from msgspec.structs import replace
 
 from llmd.core import events as e
 from llmd.core import facts

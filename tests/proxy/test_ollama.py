@@ -1,9 +1,9 @@
 """Ollama's API on the gateway, in front of a scripted engine."""
 
-import dataclasses
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from llmd.errors import BudgetExceededError
 from llmd.proxy.guard import Guard
@@ -379,7 +379,7 @@ async def test_engine_that_does_not_stream_is_told(gateway):
 
 async def test_profiles_defaults_are_set_in_what_the_engine_gets(gateway):
     plane = await gateway()
-    plane.gate.edits = dataclasses.replace(plane.gate.edits, defaults={"temperature": 0.25})
+    plane.gate.edits = replace(plane.gate.edits, defaults={"temperature": 0.25})
     client = await plane.client()
 
     await client.post(body(), "/api/chat")

@@ -1,9 +1,9 @@
 """What clients are told that a profile can do."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from llmd.config.models import LlamaProfile, MlxProfile, RemoteProfile
 from llmd.core.facts import Residency

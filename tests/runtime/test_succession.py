@@ -1,11 +1,11 @@
 """What one daemon leaves to the next, joined from the ledger, the hosts and the scheduler."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from llmd.core.events import AdoptHost
 from llmd.core.facts import Residency, Stock, Survivor

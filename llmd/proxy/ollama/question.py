@@ -3,10 +3,10 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from llmd.errors import InvalidRequestError
 from llmd.proxy.gate import ModelCard
@@ -39,8 +39,7 @@ _ZERO: Final = re.compile(r"0+(\.0*)?(ms|s|m|h)?")
 _LEVELS: Final = ("low", "medium", "high", "max")
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What is asked, and how it is to be answered.
 
     Attributes:

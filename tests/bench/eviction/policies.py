@@ -5,7 +5,8 @@ A rival is fresh for each replay. Keys of candidates are ports.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from llmd.core.planner import Candidate, cheapest_set
 from tests.bench.eviction.machines import FIRST_PORT, Machine, Model
