@@ -4,7 +4,8 @@
     python -m tests.bench.data_plane --direct 127.0.0.1:9001 --through 127.0.0.1:8081
                                                            any two addresses (a daemon, a rival)
 
-An address is `host:port` or `unix:path`.
+An address is `host:port` or `unix:path`. Rows are those of `planes.py`, and memory over 100,000
+requests; "added" is through less direct, for requests/s through as a part of direct.
 """
 
 import argparse

@@ -107,7 +107,6 @@ class Listener(asyncio.Protocol):
             self.delays.append(now - sent_ns / 1e9)
         self.tail = (self.tail + data)[-32:]
         if self.tail.endswith(b"0\r\n\r\n") and b"[DONE]" in self.tail:
-            self.total_s = now - self.began
             self.done.set_result(None)
 
     def connection_lost(self, error):

@@ -1,6 +1,7 @@
 """What llmd adds as its users run it: `llmd serve`, with every decision on the way.
 
-The same figures as `data_plane.py`, taken through a daemon whose one profile is an instant engine.
+The same rows as `data_plane.py`, taken through a daemon whose one profile is an instant engine: the
+difference is what a decision for each request costs.
 """
 
 import contextlib

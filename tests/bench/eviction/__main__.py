@@ -1,6 +1,11 @@
 """Seconds that users wait under each choice of victim, against LRU; the lower, the better.
 
-The planner's constants were chosen on the traces with even seeds; the table is of the odd ones.
+    python -m tests.bench.eviction --traces 4
+
+A row for each family of traces (`traces.py`), a column for each policy (`policies.py`), each the
+mean over several traces. "clairvoyant" is llmd's rule with the future for a forecast, "bound" what
+nobody falls below. The clock is simulated: the same figures come out anywhere. The planner's
+constants were chosen on the traces with even seeds; the table is of the odd ones.
 """
 
 import argparse
@@ -75,7 +80,7 @@ def by_family(rows: Iterable[Row]) -> dict[str, dict[str, float | str]]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--traces", type=int, default=12, help="of each family and half")
     count = parser.parse_args().traces
     halves = {
