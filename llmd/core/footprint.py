@@ -136,7 +136,7 @@ def estimate(
         )
         return Footprint(
             weights_bytes=shape.weights_bytes,
-            cache_bytes=_cache_bytes(size, step),
+            cache_bytes=_cache_bytes(size, step, mlx.cache_tokens(context_tokens, step, sequences)),
             prompt_cache_bytes=prompt_cache_bytes,
             compute_bytes=mlx.compute_bytes(shape, step, context_tokens, sequences, platform),
             runtime_bytes=runtime,
@@ -152,7 +152,7 @@ def estimate(
         + sum(
             count for kind, count in shape.matrix_bytes if platform == "linux" and kind in repacked
         ),
-        cache_bytes=_cache_bytes(size, step) + _checkpoint_bytes(size),
+        cache_bytes=_cache_bytes(size, step, context_tokens) + _checkpoint_bytes(size),
         prompt_cache_bytes=prompt_cache_bytes,
         compute_bytes=_llama_compute(size, step),
         runtime_bytes=runtime + sequences * _LLAMA_SEQUENCE_BYTES,
@@ -176,14 +176,14 @@ class _Size(Struct, frozen=True):
         return keys + layer.value_elements * (self.value_bytes or width)
 
 
-def _cache_bytes(size: _Size, step_tokens: int) -> int:
-    """Keys and values of every sequence at its full context, and recurrent state.
+def _cache_bytes(size: _Size, step_tokens: int, most_tokens: int) -> int:
+    """Keys and values of every sequence at its full length, *most_tokens*; and recurrent state.
 
     A window holds *step_tokens* more: a chunk of the prompt is appended before old tokens go.
     """
     total = 0.0
     for layer in size.shape.layers:
-        tokens = size.context_tokens
+        tokens = most_tokens
         if layer.window_tokens is not None:
             tokens = min(tokens, layer.window_tokens + step_tokens)
         tokens = -(-tokens // _CACHE_STEP_TOKENS) * _CACHE_STEP_TOKENS

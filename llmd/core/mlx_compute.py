@@ -23,6 +23,9 @@ SCORES_BYTES: Final[dict[Platform, int]] = {"linux": 32 * _MIB, "darwin": 512 * 
 PREFILL_TOGETHER: Final = 8
 """Prompts that the MLX host processes at once, at most (`--prompt-concurrency`)."""
 
+CACHE_STEP_TOKENS: Final = 256
+"""The key-value cache grows by so many tokens (mlx_lm's `KVCache.step`)."""
+
 RECURRENT_TOKENS: Final = 256
 """Tokens that a recurrent layer works through at once (mlx_lm's `ssm_attn`)."""
 
@@ -75,6 +78,17 @@ def compute_bytes(
     return max(total + _PIECES_BYTES, shape.vocab * _TOKEN_LOADING_BYTES)
 
 
+def cache_tokens(context_tokens: int, step_tokens: int, sequences: int) -> int:
+    """Of one sequence in the key-value cache, at most: whole steps of what mlx_lm adds to it.
+
+    In a batch, a prompt's last piece has the length of the longest beside it: padding goes in
+    front (`BatchKVCache.finalize`), and so all sequences get longer by a whole piece.
+    """
+    piece = min(step_tokens, context_tokens) if sequences > 1 else 1
+    longest = -(-context_tokens // piece) * piece
+    return -(-longest // CACHE_STEP_TOKENS) * CACHE_STEP_TOKENS
+
+
 def kept_buffer_bytes(
     shape: ModelShape, *, step_tokens: int, context_tokens: int, sequences: int, platform: Platform
 ) -> int:
@@ -96,12 +110,18 @@ def _working_bytes(
     together = min(sequences, PREFILL_TOGETHER)
     widest = 3 * max(shape.intermediate, shape.heads * shape.head_dim) + 4 * shape.hidden
     widest += 3 * shape.experts_used * shape.hidden  # put in the order of experts, and back
-    numbers = together * (step * widest + context_tokens * shape.expanded)
-    total = numbers * shape.element_bytes
-    total += 3 * sequences * shape.vocab * 4  # logits, log-probabilities, their sorted copy
+    total = together * step * widest * shape.element_bytes
+    scores = 0
     if _writes_scores(shape, platform):
         scores = step * _scores_bytes(shape, context_tokens, sequences)
         total += int(scores * _SCORE_COPIES)
+    moving = _moving_bytes(shape, context_tokens, sequences)
+    if platform == "linux":
+        widest += _attention_numbers(shape)
+        moving += together * step * widest * shape.element_bytes + scores
+    total = max(total, moving)
+    total += together * context_tokens * shape.expanded * shape.element_bytes
+    total += 3 * sequences * shape.vocab * 4  # logits, log-probabilities, their sorted copy
     if platform == "linux":
         scratch = max((layer.scratch_bytes for layer in shape.layers), default=0)
         total += together * min(step, RECURRENT_TOKENS) * scratch
@@ -109,6 +129,33 @@ def _working_bytes(
             # The CPU multiplies half-precision matrices as float32: one layer's, converted.
             total += 3 * shape.hidden * shape.intermediate * 4
     return total
+
+
+def _attention_numbers(shape: ModelShape) -> int:
+    """What attention makes of one token on a CPU: outputs of the operations from norm to product.
+
+    There MLX allocates for all that it has queued: ten tasks of ten dispatches, two of which an
+    operation takes (its `cpu/encoder.h`). That reaches from one layer's feed-forward part to the
+    next one's attention, where nothing is fused: two outputs of the input's norm; queries
+    projected, normed (two), rotated (three), scaled, and the product; keys the same but for the
+    last two, values, and their zeros in the cache.
+    """
+    keys = max((layer.key_elements for layer in shape.layers), default=0)
+    return 2 * shape.hidden + 8 * shape.heads * shape.head_dim + 7 * keys
+
+
+def _moving_bytes(shape: ModelShape, context_tokens: int, sequences: int) -> int:
+    """The largest layer of the cache: the old one, while a longer or another batch is made of it.
+
+    mlx_lm never adds to a cache in place when it is full, nor when sequences come or go. The host
+    sees to it that this is done for one layer at a time (`llmd.hosts.mlx_caches`).
+    """
+    layers = (
+        (layer.key_elements + layer.value_elements)
+        * min(context_tokens, layer.window_tokens or context_tokens)
+        for layer in shape.layers
+    )
+    return max(layers, default=0) * shape.element_bytes * sequences
 
 
 def _writes_scores(shape: ModelShape, platform: Platform) -> bool:

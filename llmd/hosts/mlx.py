@@ -86,7 +86,8 @@ class MlxEngine:
         self.prepare()
         from mlx_lm.utils import maybe_set_recommended_wired_limit
 
-        from llmd.hosts.mlx_generate import Generator, PromptCache, Provider
+        from llmd.hosts.mlx_caches import PromptCache
+        from llmd.hosts.mlx_generate import Generator, Provider
         from llmd.hosts.mlx_http import Service
 
         began = time.monotonic()

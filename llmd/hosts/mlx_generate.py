@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import mlx.core as mx
-from mlx_lm.models.cache import LRUPromptCache, can_trim_prompt_cache, trim_prompt_cache
 from mlx_lm.server import (
     CompletionRequest,
     GenerationArguments,
@@ -24,6 +23,7 @@ from mlx_lm.server import (
     TimeBudget,
 )
 
+from llmd.hosts.mlx_caches import PromptCache
 from llmd.hosts.mlx_probe import one_token
 
 
@@ -74,36 +74,6 @@ class Provider(ModelProvider):  # type: ignore[misc]
     def load(self, *_args: Any, **_options: Any) -> tuple[Any, Any]:
         """The resident model and its tokenizer."""
         return self.model, self.tokenizer
-
-
-class PromptCache(LRUPromptCache):  # type: ignore[misc]
-    """Key-value state of earlier prompts, bounded in bytes."""
-
-    def fetch_nearest_cache(self, model: Any, tokens: list[int]) -> tuple[Any, list[int]]:
-        """The state that covers most of *tokens*, and the tokens that remain: at least one.
-
-        mlx_lm answers a prompt that it has seen to the last token with nothing left to process,
-        which ends its generation thread.
-        """
-        state, rest = super().fetch_nearest_cache(model, tokens)
-        if rest or not tokens:
-            return state, rest
-        if can_trim_prompt_cache(state):
-            trim_prompt_cache(state, 1)
-            return state, tokens[-1:]
-        state, rest = super().fetch_nearest_cache(model, tokens[:-1])
-        return (state, rest + tokens[-1:]) if rest else (None, tokens)
-
-    def insert_cache(
-        self, model: Any, tokens: list[int], prompt_cache: list[Any], **options: Any
-    ) -> None:
-        """Keep the state of *tokens*.
-
-        mlx_lm gives a slice of a batch that is not computed yet, which holds on to the whole batch:
-        four sequences took four times the bytes that are counted.
-        """
-        mx.eval([layer.state for layer in prompt_cache])
-        super().insert_cache(model, tokens, prompt_cache, **options)
 
 
 class Inbox:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from llmd.core.mlx_compute import RECURRENT_TOKENS
 from llmd.core.shape import LayerCache, ModelShape
 from llmd.errors import WeightsError
 from llmd.weights import safetensors
@@ -128,13 +129,15 @@ def _layers(
 def _intermediate(config: Mapping[str, Any], hidden: int, experts: int) -> int:
     """Numbers that the feed-forward part makes of one token: of all experts that it passes through.
 
-    Mixtral and gpt-oss call an expert's width `intermediate_size`, having no other.
+    Mixtral and gpt-oss call an expert's width `intermediate_size`, having no other. Mamba2 has a
+    projection instead: a gate, and the input of a convolution.
     """
     width = count(config, "intermediate_size", "ffn_dim", "n_inner", default=4 * hidden)
     one = count(config, "moe_intermediate_size")
     if experts and not one and count(config, "num_local_experts"):
         one = width
-    return max(width, one * experts)
+    inner, state = _mamba_widths(config)
+    return max(width, one * experts, 2 * (inner + state) if state else 0)
 
 
 def _expanded(architecture: str, config: Mapping[str, Any], heads: int) -> int:
@@ -189,21 +192,38 @@ def _state_bytes(config: Mapping[str, Any], element_bytes: int) -> int:
         return (kernel - 1) * (2 * key + value) * element_bytes + state * 4
     if kernel := count(config, "conv_L_cache"):  # LFM2
         return (kernel - 1) * count(config, "hidden_size") * element_bytes
-    heads = count(config, "mamba_num_heads", "mamba_n_heads", "num_heads")
+    inner, groups = _mamba_widths(config)
     size = count(config, "ssm_state_size", "mamba_d_state", "state_size")
+    kernel = count(config, "conv_kernel", "mamba_d_conv", default=4)
+    return ((kernel - 1) * (inner + 2 * groups) + inner * size) * 4
+
+
+def _mamba_widths(config: Mapping[str, Any]) -> tuple[int, int]:
+    """What a Mamba layer makes of one token: its inner width; and all groups' input to the state.
+
+    The second is 0 for models of other kinds.
+    """
+    heads = count(config, "mamba_num_heads", "mamba_n_heads", "num_heads")
     inner = count(config, "mamba_d_ssm", "intermediate_size", "d_inner")
     if dim := count(config, "mamba_head_dim", "mamba_d_head", "head_dim"):
         inner = heads * dim or inner
     groups = count(config, "n_groups", "mamba_n_groups", default=1)
-    kernel = count(config, "conv_kernel", "mamba_d_conv", default=4)
-    return ((kernel - 1) * (inner + 2 * groups * size) + inner * size) * 4
+    return inner, groups * count(config, "ssm_state_size", "mamba_d_state", "state_size")
 
 
 def _scratch_bytes(config: Mapping[str, Any], state_bytes: int) -> int:
-    """See `LayerCache.scratch_bytes`. Measured with a gated delta net, Mamba2 and LFM2."""
+    """See `LayerCache.scratch_bytes`. Measured with a gated delta net, Mamba2 and LFM2.
+
+    Mamba2 has a product of the state with every token; and, for each head and pair of tokens of a
+    chunk, what has decayed between the two, in float32 (mlx_lm's `ssm_attn` and `segsum`: repeated,
+    cut off, summed up, raised, multiplied and cut off again).
+    """
     if count(config, "conv_L_cache"):
         return 0
-    return 2 * state_bytes if count(config, "linear_num_value_heads") else state_bytes
+    if count(config, "linear_num_value_heads"):
+        return 2 * state_bytes
+    heads = count(config, "mamba_num_heads", "mamba_n_heads", "num_heads")
+    return state_bytes + 6 * heads * RECURRENT_TOKENS * 4
 
 
 def _element_bytes(tensors: Mapping[str, safetensors.Tensor]) -> int:

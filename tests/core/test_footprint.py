@@ -17,7 +17,7 @@ from llmd.core.footprint import (
     estimate,
     spare_bytes,
 )
-from llmd.core.mlx_compute import kept_buffer_bytes, prefill_tokens
+from llmd.core.mlx_compute import cache_tokens, kept_buffer_bytes, prefill_tokens
 
 
 MIB = 2**20
@@ -109,7 +109,7 @@ MEASURED = [
     pytest.param(tiny("mlx"), 2048, 2, 64, 2048, 238, id="MLX demo, 2 x 2048, large chunks"),
     pytest.param(tiny("mlx"), 4096, 1, 32, 512, 152, id="MLX demo, 1 x 4096"),
     pytest.param(small_f32(), 512, 2, 16, 512, 347, id="MLX 158 MiB f32, 2 x 512"),
-    pytest.param(small_f32(), 1024, 2, 64, 2048, 482, id="MLX 158 MiB f32, large chunks"),
+    pytest.param(small_f32(), 1024, 2, 16, 2048, 482, id="MLX 158 MiB f32, large chunks"),
     pytest.param(small_f32(), 1024, 2, 0, 2048, 469, id="MLX 158 MiB f32, no prompt cache"),
     pytest.param(
         random_weights("mlx", 302.5, vocab=1024),
@@ -239,6 +239,24 @@ def test_latent_attention_makes_keys_and_values_of_the_whole_context_anew():
 def test_each_expert_of_a_token_counts():
     one, eight = (computing(shape(experts_used=n)) for n in (1, 8))
     assert eight - one == 2 * 512 * 7 * 3 * 2048 * 2
+
+
+def test_heads_count_among_what_a_cpu_has_queued():
+    few, many = (computing(shape(head_dim=dim, element_bytes=4)) for dim in (128, 256))
+    assert many - few >= 2 * 512 * 8 * 32 * 128 * 4
+
+
+@pytest.mark.parametrize(
+    ("context", "step", "sequences", "expected"),
+    [
+        pytest.param(1000, 512, 1, 1024, id="alone: steps of 256"),
+        pytest.param(1100, 512, 2, 1536, id="together: the last piece is as long as any"),
+        pytest.param(500, 2048, 2, 512, id="a context of less than a piece"),
+        pytest.param(1000, 64, 4, 1024, id="small pieces"),
+    ],
+)
+def test_sequences_in_a_batch_are_padded_by_whole_pieces(context, step, sequences, expected):
+    assert cache_tokens(context, step, sequences) == expected
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])

@@ -16,7 +16,8 @@ pytest.importorskip("mlx_lm")
 @pytest.fixture(scope="module")
 def generator(demo_models):
     MlxEngine(None).prepare()
-    from llmd.hosts.mlx_generate import Generator, PromptCache, Provider
+    from llmd.hosts.mlx_caches import PromptCache
+    from llmd.hosts.mlx_generate import Generator, Provider
 
     args = parse_flags(Launch("demo", "mlx", mlx(demo_models)))
     died = []
@@ -114,7 +115,7 @@ def test_kept_prompt_does_not_hold_on_to_the_batch_that_made_it():
     import mlx.core as mx
     from mlx_lm.models.cache import KVCache
 
-    from llmd.hosts.mlx_generate import PromptCache
+    from llmd.hosts.mlx_caches import PromptCache
 
     before = mx.get_active_memory()
     cache, batch, state = PromptCache(4, 2**30), mx.zeros((16, 1, 256, 64)), KVCache()
