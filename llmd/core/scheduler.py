@@ -283,6 +283,13 @@ class Scheduler:
 
     # --- asking ---------------------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in flight or waits, anywhere."""
+        return any(
+            slot.queue or (slot.holds is not None and slot.holds.in_flight) for slot in self._book
+        )
+
     def snapshot(self, now: float) -> Snapshot:
         """All that may be shown; informs, and decides nothing."""
         return take_snapshot(self._book, now)

@@ -73,8 +73,10 @@ class GroupPressure:
 
     def __init__(self, membership: Path, root: Path) -> None:
         """Remember the counters as they are. Arguments as those of `cgroup_limits`."""
-        self._groups = [group for group, unified in _groups(membership, root) if unified]
-        self._hits = {group: _hits(group) for group in self._groups}
+        groups = [group for group, unified in _groups(membership, root) if unified]
+        self._waits = [group / "memory.pressure" for group in groups[:1]]
+        # `memory.events` counts what happened in other groups inside, too.
+        self._hits = {file: _hits(file) for file in (g / "memory.events.local" for g in groups)}
 
     def look(self) -> str | None:
         """Why a group is short of memory, in a few words; None when none is.
@@ -82,16 +84,16 @@ class GroupPressure:
         Reads one small file for each group, two for the innermost, more where a limit was hit
         since the last look.
         """
-        for group in self._groups[:1]:
-            if (words := stalled(group / "memory.pressure")) is not None:
+        for file in self._waits:
+            if (words := stalled(file)) is not None:
                 return f"in llmd's control group, {words}"
         found = None
-        for group, before in self._hits.items():
-            limited, failed = self._hits[group] = _hits(group)
+        for file, before in self._hits.items():
+            limited, failed = self._hits[file] = _hits(file)
             if failed > before[1]:
                 found = found or "llmd's control group could not get memory within its limit"
             elif limited > before[0]:
-                found = found or _full(group)
+                found = found or _full(file.parent)
         return found
 
 
@@ -103,12 +105,9 @@ def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
     return _numbers(vmstat).get("oom_kill")
 
 
-def _hits(group: Path) -> tuple[int, int]:
-    """How often a group's own limit made it reclaim, and made an allocation fail.
-
-    `memory.events.local`, since `memory.events` counts what happened in other groups inside, too.
-    """
-    counts = _numbers(group / "memory.events.local")
+def _hits(events: Path) -> tuple[int, int]:
+    """How often a group's own limit made it reclaim, and made an allocation fail."""
+    counts = _numbers(events)
     return counts.get("high", 0) + counts.get("max", 0), counts.get("oom", 0)
 
 
@@ -151,7 +150,21 @@ def _numbers(file: Path) -> dict[str, int]:
 
 
 def _read(file: Path) -> str:
+    return read_small(os.fspath(file)).decode("utf-8", "replace")
+
+
+def read_small(path: str) -> bytes:
+    """A small file of `/proc` or `/sys`; nothing when it is not there.
+
+    Without a file object: looks are taken every few seconds, of many files, day and night.
+    """
     try:
-        return file.read_text("utf-8", "replace")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return b""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

@@ -15,9 +15,10 @@ import structlog
 
 from llmd.config.budget import MachineMemory
 from llmd.platform.gpu import ask_gpu_limit
-from llmd.platform.linux_memory import CGROUPS, GroupPressure, stalled, total_bytes
+from llmd.platform.linux_memory import CGROUPS, GroupPressure, read_small, stalled, total_bytes
 
 
+_WAITS: Final = Path("/proc/pressure/memory")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 log = structlog.get_logger("llmd.memory")
@@ -106,7 +107,7 @@ def pressure() -> str | None:
         from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
 
         return darwin_memory.pressure()
-    return stalled(Path("/proc/pressure/memory")) or _group_pressure().look()
+    return stalled(_WAITS) or _group_pressure().look()
 
 
 @functools.cache
@@ -158,32 +159,18 @@ def _children(pid: int) -> Iterator[int]:
     except OSError:
         return
     for thread in threads:
-        for child in _read_fast(f"/proc/{pid}/task/{thread}/children").split():
+        for child in read_small(f"/proc/{pid}/task/{thread}/children").split():
             yield int(child)
 
 
 def _resident_bytes(pid: int) -> int:
-    fields = _read_fast(f"/proc/{pid}/statm").split()
+    fields = read_small(f"/proc/{pid}/statm").split()
     return int(fields[1]) * _PAGE_BYTES if len(fields) > 1 else 0
 
 
 def _peak_resident_bytes(pid: int) -> int:
-    _, _, rest = _read_fast(f"/proc/{pid}/status").partition(b"\nVmHWM:")
+    _, _, rest = read_small(f"/proc/{pid}/status").partition(b"\nVmHWM:")
     return int(rest.split(maxsplit=1)[0]) * 1024 if rest else 0
-
-
-def _read_fast(path: str) -> bytes:
-    """A small file of `/proc`; nothing when its process is gone."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
 
 
 def _size_bytes(file: Path) -> int:

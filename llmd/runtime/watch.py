@@ -19,7 +19,7 @@ from llmd.runtime.memory import pressure
 
 ROUND_S: Final = 2.0
 """Half a wake-up per second."""
-MEASURE_IDLE_S: Final = 10.0
+MEASURE_IDLE_S: Final = 30.0
 """Between measurements while nobody is served: each walks through all processes of the machine."""
 PRESSURE_PAUSE_S: Final = 10.0
 """Between reactions to memory pressure: freed memory takes time to be seen."""
@@ -84,7 +84,7 @@ class Watch:
         daemon = self._daemon
         self._beat()
         daemon.dispatch(Ticked())  # on Linux timers stand still during sleep; see `clock.Naps`
-        busy = any(port.in_flight or port.queued for port in daemon.snapshot().ports)
+        busy = daemon.scheduler.busy
         if busy or self._now() >= self._measured_s + MEASURE_IDLE_S:
             self._measured_s = self._now()
             for host in daemon.hosting:

@@ -55,6 +55,17 @@ def test_first_request_loads_the_default_profile_and_is_granted_when_it_is_ready
     assert world.granted[ticket][0] == "code"
 
 
+def test_scheduler_is_busy_while_somebody_waits_or_is_answered():
+    world = five()
+    assert not world.scheduler.busy
+    ticket = world.ask(8081)
+    assert world.scheduler.busy
+    world.ready("code")
+    assert world.scheduler.busy
+    world.finish(ticket)
+    assert not world.scheduler.busy
+
+
 def test_unknown_model_on_a_port_goes_to_whatever_is_resident():
     world = five()
     resident(world, "code6")

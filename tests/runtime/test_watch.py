@@ -33,7 +33,7 @@ class FakeDaemon:
         self.hosting = FakeHosting()
         self.config = SimpleNamespace(watch_config=True, keep_awake=False)
         self.events = []
-        self.port = SimpleNamespace(in_flight=0, queued=0)
+        self.scheduler = SimpleNamespace(busy=False)
         self.recorded = 0
 
     def record(self):
@@ -41,9 +41,6 @@ class FakeDaemon:
 
     def dispatch(self, event):
         self.events.append(event)
-
-    def snapshot(self):
-        return SimpleNamespace(ports=(self.port,))
 
 
 class FakeKeepAwake:
@@ -146,10 +143,10 @@ async def test_idle_hosts_are_measured_less_often_than_busy_ones(world):
     world.now += MEASURE_IDLE_S - 1
     await world.look()
     assert len(measured) == 1
-    world.daemon.port.in_flight = 1
+    world.daemon.scheduler.busy = True
     await world.look()
     assert len(measured) == 2
-    world.daemon.port.in_flight = 0
+    world.daemon.scheduler.busy = False
     world.now += MEASURE_IDLE_S
     await world.look()
     assert len(measured) == 3
@@ -188,21 +185,18 @@ async def test_changed_file_is_left_alone_where_the_configuration_says_so(world)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "in_flight", "queued", "busy"),
+    ("wanted", "busy", "kept"),
     [
-        pytest.param(True, 1, 0, True, id="a request is answered"),
-        pytest.param(True, 0, 1, True, id="a request waits for a load"),
-        pytest.param(True, 0, 0, False, id="idle"),
-        pytest.param(False, 1, 1, False, id="nobody asked for it"),
+        pytest.param(True, True, True, id="there is work"),
+        pytest.param(True, False, False, id="idle"),
+        pytest.param(False, True, False, id="nobody asked for it"),
     ],
 )
-async def test_machine_is_kept_awake_for_work_if_that_is_wanted(
-    world, wanted, in_flight, queued, busy
-):
+async def test_machine_is_kept_awake_for_work_if_that_is_wanted(world, wanted, busy, kept):
     world.daemon.config.keep_awake = wanted
-    world.daemon.port = SimpleNamespace(in_flight=in_flight, queued=queued)
+    world.daemon.scheduler.busy = busy
     await world.look()
-    assert world.keep_awake.busy is busy
+    assert world.keep_awake.busy is kept
 
 
 async def test_machine_is_let_go_when_the_watch_ends(world, monkeypatch):
