@@ -159,6 +159,11 @@ class Catalogue(Struct, frozen=True, dict=True):
             return None
         return replace(self, entries={**self.entries, name: entry})
 
+    def relearned(self, learned: Learned) -> "Catalogue":
+        """With what is charged by *learned*; nothing is looked at again."""
+        entries = {name: _relearned(entry, learned) for name, entry in self.entries.items()}
+        return replace(self, entries=entries)
+
     @property
     def residencies(self) -> tuple[Residency, ...]:
         """What the scheduler must know."""
@@ -258,6 +263,18 @@ def _sized(
         mapped_files=found.weights if profile.engine == "llama.cpp" else (),
         mark=mark,
     )
+
+
+def _relearned(entry: Entry, learned: Learned) -> Entry:
+    if entry.mark is None or entry.footprint is None:
+        return entry
+    smaller = tuple(_relearned(each, learned) for each in entry.smaller)
+    residency = replace(
+        entry.residency,
+        footprint_bytes=learned.footprint(entry.mark, entry.footprint),
+        smaller=tuple(each.residency for each in smaller),
+    )
+    return replace(entry, residency=residency, smaller=smaller)
 
 
 def _residency(profile: Profile, footprint_bytes: int, recipe: Recipe) -> Residency:

@@ -231,6 +231,10 @@ class Daemon:
             self.learned.save()
         except OSError as error:
             log.warning("footprint.unsaved", path=str(self.learned.path), reason=str(error))
+        catalogue = self.catalogue.relearned(self.learned)
+        if catalogue.residencies != self.catalogue.residencies:
+            self.catalogue = catalogue
+            self._configure()
 
     # --- decisions ------------------------------------------------------------------------------
 

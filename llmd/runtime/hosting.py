@@ -301,6 +301,7 @@ class Hosting:
         """Stop and reap; waits as long as it takes, since its memory is charged so long."""
         if host.process is None:
             return
+        self.measure(host)  # what its last request took may have been the most
         try:
             await host.process.stop(grace_s=host.grace_s)
         except HostStuckError as error:

@@ -14,6 +14,8 @@ class Process:
 
     def __init__(self):
         self.graces = []
+        self.exited = asyncio.get_running_loop().create_future()
+        self.exited.set_result(0)
 
     async def stop(self, *, grace_s):
         self.graces.append(grace_s)
