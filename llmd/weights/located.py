@@ -10,7 +10,7 @@ from llmd.config.models import LlamaProfile, MlxProfile
 from llmd.core.reduction import Extent
 from llmd.core.shape import ModelShape
 from llmd.weights.locate import locate
-from llmd.weights.projector import locate_projector
+from llmd.weights.projector import locate_projector, projector_compute_bytes
 from llmd.weights.shape import read_shape
 from llmd.weights.sizing import Use
 
@@ -56,14 +56,20 @@ class Located(Struct, frozen=True):
 
     def use(self) -> Use:
         """How the profile runs it."""
-        return Use(
+        use = Use(
             self.shape,
             context_tokens=self.profile.context,
             sequences=self.profile.parallel,
             prompt_cache_bytes=self.profile.prompt_cache,
             draft=self.draft_shape,
-            projector_bytes=self.projector.stat().st_size if self.projector is not None else 0,
             args=self.profile.args,
+        )
+        if self.projector is None:
+            return use
+        return replace(
+            use,
+            projector_bytes=self.projector.stat().st_size,
+            projector_compute_bytes=projector_compute_bytes(self.projector),
         )
 
 

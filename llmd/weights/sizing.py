@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmd.core.footprint import Footprint, ModelShape, default_context, estimate
+from llmd.weights.projector import PROJECTOR_COMPUTE_BYTES
 
 
 ARM64: Final = platform.machine() in ("arm64", "aarch64")
@@ -15,9 +16,6 @@ PLATFORM: Final[Literal["linux", "darwin"]] = "darwin" if sys.platform == "darwi
 
 DEFAULT_SEQUENCES: Final = 2
 """A profile's `parallel`, where it has none."""
-
-PROJECTOR_COMPUTE_BYTES: Final = 192 * 2**20
-"""To encode a picture: a guess for encoders of 300 to 600 million weights, until it is learned."""
 
 CONTEXT_STEP_TOKENS: Final = 256
 _UNKNOWN_CONTEXT_TOKENS: Final = 2**20
@@ -35,6 +33,7 @@ class Use(Struct, frozen=True):
             what a profile gets that names none.
         draft: Small weights that guess ahead, if any.
         projector_bytes: Of the file that gives it eyes or ears; 0 without one.
+        projector_compute_bytes: What that takes to encode a picture.
         args: Further flags of the engine.
     """
 
@@ -44,6 +43,7 @@ class Use(Struct, frozen=True):
     prompt_cache_bytes: int | None = None
     draft: ModelShape | None = None
     projector_bytes: int = 0
+    projector_compute_bytes: int = PROJECTOR_COMPUTE_BYTES
     args: tuple[str, ...] = ()
 
     @property
@@ -75,7 +75,9 @@ class Use(Struct, frozen=True):
         if not self.projector_bytes:
             return total
         return total.plus(
-            Footprint(weights_bytes=self.projector_bytes, compute_bytes=PROJECTOR_COMPUTE_BYTES)
+            Footprint(
+                weights_bytes=self.projector_bytes, compute_bytes=self.projector_compute_bytes
+            )
         )
 
 

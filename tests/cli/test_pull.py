@@ -15,7 +15,7 @@ from llmd.cli.main import run
 from llmd.config.load import load_config
 from llmd.hub import destination as destinations
 from llmd.weights.discover import discover
-from llmd.weights.sizing import PROJECTOR_COMPUTE_BYTES
+from llmd.weights.projector import PROJECTOR_COMPUTE_BYTES
 from tests.admin.fake_operator import served
 from tests.cli.fake_hub import REVISION, hub_running
 from tests.weights.making import QWEN, gguf_bytes, safetensors_bytes, safetensors_header
