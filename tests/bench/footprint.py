@@ -2,9 +2,11 @@
 
     python -m tests.bench.footprint [WORD...]
 
-runs the cases of `footprint_cases.py` whose names have every WORD in them, each through a port of a
-daemon of its own: loaded; asked one short question; then every sequence filled to the end of its
-context, with other text in each round, so that the prompt cache fills, too. Half an hour on one
+runs the cases of `footprint_cases.py` whose names have every WORD in them (with `held-out` among
+them, those that the estimate was made without), each through a port of a daemon of its own: loaded;
+asked one short question; then every sequence filled to the end of its context, with other text in
+each round, so that the prompt cache fills, too. What is learned of that is beside what the same use
+takes after another load, where a case says `again`. Half an hour on one
 core. Each model is made in a temporary directory and removed.
 
 In MiB: expected before the first load; the high-water mark after full and after light use; what is
@@ -20,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llmd.runtime.memory import tree_peak_bytes
-from tests.bench.footprint_cases import CASES, Case
+from tests.bench.footprint_cases import CASES, HELD_OUT, Case
 from tests.bench.generated import generate
 from tests.bench.report import save, say
 from tests.system.running import Llmd, free_ports, request
@@ -142,8 +144,9 @@ def line(result):
 
 
 def main():
-    words = sys.argv[1:]
-    chosen = [case for case in CASES if all(word in f"{case.engine} {case}" for word in words)]
+    words = [word for word in sys.argv[1:] if word != "held-out"]
+    cases = CASES if words == sys.argv[1:] else HELD_OUT
+    chosen = [case for case in cases if all(word in f"{case.engine} {case}" for word in words)]
     heads = ("expected", "full", "light", "learned", "again", "off")
     say(f"{'MiB':58}{''.join(f'{head:>8}' for head in heads)}")
     results = []

@@ -143,3 +143,17 @@ CASES = [
     Case("gemma3_text", "Q8_0", 8192, 2),
     Case("qwen3", "Q8_0", 4096, 2, FAT, ("--cache-type-k", "q8_0", "--cache-type-v", "q8_0")),
 ]
+
+# The estimate was made without a look at these.
+HELD_OUT = [
+    Case("qwen2", "f32", 768, 6, again=True),
+    Case("gemma3_text", "f32", 1024, 3, again=True),
+    Case("deepseek_v3", "8", 768, 1),
+    Case("qwen3_moe", "6", 640, 3, again=True),
+    Case("llama", "bf16", 512, 2, again=True),
+    Case("qwen2", "Q8_0", 4096, 3, FAT, again=True),
+    Case("gpt_oss", "Q8_0", 8192, 1, again=True),
+    Case("deepseek_v3", "Q4_K_M", 8192, 2, again=True),
+    Case("llama", "Q4_0", 32_768, 1, NARROW, rounds=1),
+    Case("gemma2", "Q8_0", 4096, 8),
+]
