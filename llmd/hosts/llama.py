@@ -124,6 +124,8 @@ class LlamaEngine:
         params.endpoint_props = False
         params.cors_origins = ""
         params.warmup = True
+        # Even so `server_queue::start_loop` wakes up once a second, to see whether it may sleep
+        # yet: the one wake-up of an idle host. Only unloading the weights would stop it.
         params.sleep_idle_seconds = -1
         params.models_autoload = False
         params.sse_ping_interval = _SSE_PING_S

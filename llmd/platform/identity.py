@@ -1,10 +1,13 @@
 """Which process a number means: pids are used again, boots and start times are not."""
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
 import psutil
+
+from llmd.platform.linux_memory import read_small
 
 
 def boot_id() -> str:
@@ -36,6 +39,9 @@ def started(pid: int) -> float | None:
 
 def arguments(pid: int) -> tuple[str, ...]:
     """The command line of *pid*; empty when it is gone or another user's."""
+    if sys.platform == "linux":
+        words = read_small(f"/proc/{pid}/cmdline").removesuffix(b"\0")
+        return tuple(map(os.fsdecode, words.split(b"\0"))) if words else ()
     with contextlib.suppress(psutil.Error):
         return tuple(psutil.Process(pid).cmdline())
     return ()

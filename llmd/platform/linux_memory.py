@@ -156,14 +156,18 @@ def _read(file: Path) -> str:
 def read_small(path: str) -> bytes:
     """A small file of `/proc` or `/sys`; nothing when it is not there.
 
-    Without a file object: looks are taken every few seconds, of many files, day and night.
+    Without a file object: looks are taken every few seconds, of many files, day and night. To the
+    end: the kernel may give less than is there, and than was asked for.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
+    content = b""
     try:
-        return os.read(descriptor, 65536)
+        while chunk := os.read(descriptor, 65536):
+            content += chunk
+        return content
     except OSError:
         return b""
     finally:

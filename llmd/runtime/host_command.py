@@ -30,7 +30,7 @@ def host_options(
 
 def is_host_of(words: Sequence[str], owner: Path) -> bool:
     """Whether a command line is that of a host that the daemon on *owner* started."""
-    return list(HOST_PROGRAM) == words[1:3] and f"--owner={owner}" in words
+    return tuple(words[1:3]) == HOST_PROGRAM and f"--owner={owner}" in words
 
 
 def sockets_of(words: Sequence[str]) -> list[Path]:

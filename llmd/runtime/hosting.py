@@ -29,7 +29,7 @@ from llmd.proxy.gate import Upstream
 from llmd.runtime.catalogue import Entry
 from llmd.runtime.host_process import HostFailedError, HostProcess
 from llmd.runtime.ledger import Record
-from llmd.runtime.memory import tree_bytes, tree_peak_bytes
+from llmd.runtime.memory import tree_bytes_and_peak
 
 
 GRACE_S: Final = 5.0
@@ -315,9 +315,8 @@ class Hosting:
         if host.process is None or host.process.exited.done():
             return
         mapped = host.entry.mapped_files if host.entry is not None else ()
-        measured_bytes = tree_bytes(host.process.pid, mapped)
+        measured_bytes, peak_bytes = tree_bytes_and_peak(host.process.pid, mapped)
         if measured_bytes:
-            peak_bytes = tree_peak_bytes(host.process.pid, mapped)
             host.peak_bytes = max(host.peak_bytes, measured_bytes, peak_bytes)
             self._post(MemoryMeasured(host.number, measured_bytes))
 

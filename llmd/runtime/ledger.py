@@ -174,13 +174,13 @@ def strays(owner: Path, known: Collection[int]) -> list[Child]:
     their memory is neither charged nor served from. Returns what is still to be waited for.
     """
     found = []
-    for process in psutil.process_iter():
-        if process.pid in known:
+    for pid in psutil.pids():
+        if pid in known:
             continue
-        with contextlib.suppress(psutil.Error, OSError):
-            words = process.cmdline()
-            if is_host_of(words, owner) and os.getpgid(process.pid) == process.pid:
-                found.append((adopt(process.pid), words))
+        with contextlib.suppress(OSError):
+            words = arguments(pid)
+            if is_host_of(words, owner) and os.getpgid(pid) == pid:
+                found.append((adopt(pid), words))
     for child, words in found:
         log.warning("host.unknown", pid=child.pid, reason="no ledger knows it; it is ended")
         child.kill(signal.SIGKILL)

@@ -34,12 +34,7 @@ def tree_bytes(pid: int, mapped_files: Iterable[Path] = ()) -> int:
     Everything counts that descends from *pid* or, when *pid* leads a session, belongs to it: a
     server that daemonizes still does. Pages that two processes share are counted twice.
     """
-    if sys.platform == "darwin":
-        from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
-
-        held = sum(map(darwin_memory.footprint_bytes, process_tree(pid)))
-        return held + sum(map(_size_bytes, mapped_files)) if held else 0
-    return sum(map(_resident_bytes, process_tree(pid)))
+    return _held_bytes(process_tree(pid), mapped_files)
 
 
 def tree_peak_bytes(pid: int, mapped_files: Iterable[Path] = ()) -> int:
@@ -49,12 +44,31 @@ def tree_peak_bytes(pid: int, mapped_files: Iterable[Path] = ()) -> int:
     between two looks: attention scores of a long prompt are gone within a second. Of several
     processes the sum, as if all had been largest at once.
     """
+    return _peak_bytes(process_tree(pid), mapped_files)
+
+
+def tree_bytes_and_peak(pid: int, mapped_files: Iterable[Path] = ()) -> tuple[int, int]:
+    """`tree_bytes` and `tree_peak_bytes`, with one walk through the processes for both."""
+    tree = process_tree(pid)
+    return _held_bytes(tree, mapped_files), _peak_bytes(tree, mapped_files)
+
+
+def _held_bytes(tree: Iterable[int], mapped_files: Iterable[Path]) -> int:
     if sys.platform == "darwin":
         from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
 
-        held = sum(map(darwin_memory.peak_bytes, process_tree(pid)))
+        held = sum(map(darwin_memory.footprint_bytes, tree))
         return held + sum(map(_size_bytes, mapped_files)) if held else 0
-    return sum(map(_peak_resident_bytes, process_tree(pid)))
+    return sum(map(_resident_bytes, tree))
+
+
+def _peak_bytes(tree: Iterable[int], mapped_files: Iterable[Path]) -> int:
+    if sys.platform == "darwin":
+        from llmd.platform import darwin_memory  # noqa: PLC0415 - loads libSystem
+
+        held = sum(map(darwin_memory.peak_bytes, tree))
+        return held + sum(map(_size_bytes, mapped_files)) if held else 0
+    return sum(map(_peak_resident_bytes, tree))
 
 
 def machine_memory(gpu_limit_bytes: int | None = None) -> MachineMemory:
