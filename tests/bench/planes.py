@@ -14,6 +14,7 @@ import asyncio
 import statistics
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -122,7 +123,7 @@ async def paced(sides, pids, *, rounds):
     """A stream with pauses, as models make them: the delay of a chunk, and its CPU time; µs."""
     readers = {side: await connect(address, Listener) for side, address in sides.items()}
     wish = request(chunks=CHUNKS, gap_us=GAP_US)
-    delays, used_s = {side: [] for side in sides}, dict.fromkeys(pids, 0.0)
+    delays, used_s = {side: [] for side in sides}, dict.fromkeys(pids.keys() & sides.keys(), 0.0)
     for number in range(rounds + 1):
         for side, reader in readers.items():
             before_s = cpu_s(pids.get(side))
@@ -134,10 +135,9 @@ async def paced(sides, pids, *, rounds):
     for reader in readers.values():
         reader.transport.close()
     rows = {f"delay of a chunk, {GAP_US} µs apart, µs": medians_us(delays)}
-    if pids:
-        # A proxy that writes requests and events anew drops the pause and the time of sending.
+    if used_s:
         rows["  CPU per chunk, µs"] = {
-            side: used / (rounds * CHUNKS) * 1e6 for side, used in used_s.items() if delays[side]
+            side: used / (rounds * CHUNKS) * 1e6 for side, used in used_s.items()
         }
     return rows
 
@@ -177,21 +177,26 @@ async def memory(sides, pids, *, requests=MANY, connections=32):
     return rows
 
 
-async def measure(sides, pids, *, scale=1.0, most=None):
+async def measure(sides, pids, *, scale=1.0, slow=MappingProxyType({})):
     """All of it, as rows by side.
 
     Args:
         sides: Addresses by name; the engine itself comes first.
         pids: Whose CPU time and memory to read.
         scale: Of the time that it takes.
-        most: Connections that a side is given at once; where it is left out, nothing is measured.
+        slow: Sides that the others do not take turns with, request by request, because they would
+            fall asleep meanwhile; and how many connections each is given at most.
     """
 
     def able(count):
-        return {side: at for side, at in sides.items() if count <= (most or {}).get(side, count)}
+        return {side: at for side, at in sides.items() if count <= slow.get(side, count)}
 
+    quick = {side: at for side, at in sides.items() if side not in slow}
     say("small requests", progress=True)
-    rows = await small(sides, seconds=3 * scale)
+    rows = await small(quick, seconds=3 * scale)
+    for side in sides.keys() - quick.keys():
+        for name, values in (await small({side: sides[side]}, seconds=3 * scale)).items():
+            rows[name] |= values
     for connections in (1, 32, 256):
         say(f"{connections} at a time", progress=True)
         rows |= await throughput(
@@ -201,7 +206,7 @@ async def measure(sides, pids, *, scale=1.0, most=None):
         say(f"streams, {count} at a time", progress=True)
         rows |= await streams(able(count), count=count, rounds=max(int(rounds * scale), 1))
     say("paced streams, long prompts", progress=True)
-    rows |= await paced(sides, pids, rounds=max(int(10 * scale), 1))
+    rows |= await paced(quick, pids, rounds=max(int(10 * scale), 1))
     return rows | await long_prompt(sides, rounds=max(int(10 * scale), 2))
 
 

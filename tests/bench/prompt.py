@@ -16,7 +16,7 @@ from tests.bench.report import ROOT, save, say, table
 from tests.system.running import Llmd, free_ports, request
 
 
-TOKENS = 4000
+TOKENS = 2000
 ROUNDS = 3
 MODELS = {"mlx": "tiny-mlx", "llama.cpp": "tiny-f16.gguf"}
 

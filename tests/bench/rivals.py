@@ -90,8 +90,8 @@ def llama_swap(directory, engine, port):
 
 
 RIVALS = {"aiohttp": aiohttp_proxy, "nginx": nginx, "litellm": litellm, "llama-swap": llama_swap}
-MOST = {"litellm": 32}
-"""Connections at once: with more of them litellm's one worker takes minutes, or breaks off."""
+SLOW = {"litellm": 32}
+"""Connections that they are given at most: litellm's one worker takes seconds to answer 32."""
 MISSING = {"llama-swap": "no registry of packages has it; nothing is said about it here"}
 
 
@@ -158,13 +158,13 @@ def main():
             say(f"starting {name}", progress=True)
             pids[name] = stack.enter_context(running(program, env, port, directory / f"{name}.log"))
             sides[name] = f"127.0.0.1:{port}"
-        rows = uvloop.run(measure(sides, pids, scale=options.scale, most=MOST))
+        rows = uvloop.run(measure(sides, pids, scale=options.scale, slow=SLOW))
         small = rows["small POST, p50, µs"]
         rows["added to a small POST, p50, µs"] = {
             name: small[name] - small["direct"] for name in pids
         }
         rows["memory afterwards, MB"] = {name: rss_mb(pid) for name, pid in pids.items()}
-    notes += [f"{name}: {most} connections at most" for name, most in MOST.items() if name in sides]
+    notes += [f"{name}: {most} connections at most" for name, most in SLOW.items() if name in sides]
     table(rows, list(sides))
     for note in notes:
         say(note)
