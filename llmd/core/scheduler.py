@@ -83,6 +83,10 @@ class Scheduler:
         adoption = Adoption(self._book, self._emit)
         self._reload = Reload(self._book, self._allocator, adoption, self._refuse)
         self._stopping = False
+        self._anybody_waits = False
+        """In any queue, as of the last time that they could change."""
+        self._wake_s = inf
+        """The soonest wake-up wished for since the last one because a resident had become idle."""
 
     def handle(self, event: Event, *, now: float) -> list[Effect]:
         """Take *event* into account; returns what is to be done, in order.
@@ -100,6 +104,7 @@ class Scheduler:
                 if self._finished(event, now):
                     return effects
             case Ticked():
+                self._wake_s = inf
                 self._machine.slept(event.slept_s, now)
             case MemoryMeasured():
                 if not self._outcomes.measured(event):
@@ -223,10 +228,12 @@ class Scheduler:
         if event.served:
             held.served += 1
             self._book.histories[held.profile].served()
-        if slot.state is not SlotState.READY or any(s.queue for s in self._book):
+        if slot.state is not SlotState.READY or self._anybody_waits:
             return False
-        if not held.in_flight and not self._book.pinned(held.profile) and held.idle_ttl_s < inf:
-            self._emit(WakeAt(now + held.idle_ttl_s))
+        idle_out_s = now + held.idle_ttl_s
+        if idle_out_s < self._wake_s and not held.in_flight and not self._book.pinned(held.profile):
+            self._wake_s = idle_out_s
+            self._emit(WakeAt(idle_out_s))
         return True
 
     # --- common ---------------------------------------------------------------------------------
@@ -251,6 +258,7 @@ class Scheduler:
         for slot in tuple(self._book):
             if not self._book.on(slot.port) and slot.holds is None and not slot.queue:
                 del self._book.slots[slot.port]
+        self._anybody_waits = any(slot.queue for slot in self._book)
 
     def _serve(self, now: float) -> None:
         """Grant what ready hosts have sequences for, in the order of arrival."""

@@ -153,7 +153,7 @@ class Slot:
 
     def awaited(self, profile: str) -> bool:
         """Does anybody wait for *profile*, or for whatever is here?"""
-        return next(self.waiters_for(profile), None) is not None
+        return bool(self.queue) and next(self.waiters_for(profile), None) is not None
 
     def would_resume(self, profile: str) -> bool:
         """Would a promise to *profile* end its drain, instead of loading it?"""

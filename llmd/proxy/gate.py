@@ -61,7 +61,6 @@ class Repair(Struct, frozen=True):
 class Lease(Struct, frozen=True):
     """A granted request: where it goes, and what must be changed on the way."""
 
-    ticket: int
     profile: str
     upstream: Upstream
     edits: BodyEdits = BodyEdits()

@@ -5,6 +5,7 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable
+from math import inf
 from typing import Final
 
 
@@ -83,9 +84,16 @@ class Naps:
     def __init__(self, asleep_s: Callable[[], float] = asleep_s) -> None:
         self._asleep_s = asleep_s
         self._known_s = asleep_s()
+        self._looked_s = -inf
 
-    def slept_s(self) -> float:
-        """Seconds slept since the last call; 0.0 when that is less than `NAP_S`."""
+    def slept_s(self, now_s: float) -> float:
+        """Seconds slept since the last call; 0.0 when that is less than `NAP_S`.
+
+        Call it often, with `now`: that it must look at a clock at all is rare then.
+        """
+        if now_s - self._looked_s < NAP_S:
+            return 0.0  # no time for a nap
+        self._looked_s = now_s
         slept_s = self._asleep_s() - self._known_s
         if slept_s < NAP_S:
             return 0.0

@@ -248,12 +248,14 @@ class Daemon:
         self._queue.append(event)
         if self._dispatching:
             return
-        if slept_s := self._naps.slept_s():
-            self._queue.appendleft(Ticked(slept_s))  # before anybody is held to have waited so long
         self._dispatching = True
         try:
+            now = clock.now()
+            if slept_s := self._naps.slept_s(now):
+                # Before anybody is held to have waited so long.
+                self._queue.appendleft(Ticked(slept_s))
             while self._queue:
-                for effect in self.scheduler.handle(self._queue.popleft(), now=clock.now()):
+                for effect in self.scheduler.handle(self._queue.popleft(), now=now):
                     self._carry_out(effect)
         except Exception as bug:
             # Of a callback the task group would not hear. `_dispatching` stays: that was the last.
@@ -296,7 +298,7 @@ class Daemon:
         assert host.upstream is not None, "that is ready"  # noqa: S101
         entry = self.catalogue[effect.profile]  # not the host's: `defaults` may have changed since
         paths = (entry.unsupported, entry.own_paths)
-        settled(Lease(effect.ticket, effect.profile, host.upstream, entry.edits, *paths))
+        settled(Lease(effect.profile, host.upstream, entry.edits, *paths))
 
     def _refuse(self, effect: Refuse) -> None:
         settled = self.waiting.pop(effect.ticket, None)

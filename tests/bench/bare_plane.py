@@ -21,7 +21,7 @@ class InstantGate:
 
     def arrive(self, port, model, settled):
         self.tickets += 1
-        settled(Lease(self.tickets, "bench", self.upstream))
+        settled(Lease("bench", self.upstream))
         return self.tickets
 
     def leave(self, ticket, *, served):

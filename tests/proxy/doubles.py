@@ -58,7 +58,7 @@ class SmallGate:
                 await self._changed.wait()
 
     def lease(self, ticket):
-        return Lease(ticket, "code", self.upstream, self.edits, self.unsupported, self.own_paths)
+        return Lease("code", self.upstream, self.edits, self.unsupported, self.own_paths)
 
     # --- of `Gate` ---
 

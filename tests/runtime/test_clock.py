@@ -30,30 +30,39 @@ def machine():
 
 def test_sleep_is_told_once(machine):
     naps = Naps(machine)
-    assert naps.slept_s() == 0.0
+    assert naps.slept_s(100.0) == 0.0
     machine.asleep_s += 3600
-    assert naps.slept_s() == 3600
-    assert naps.slept_s() == 0.0
+    assert naps.slept_s(3701.0) == 3600
+    assert naps.slept_s(3702.0) == 0.0
+    assert naps.slept_s(3800.0) == 0.0
 
 
 def test_naps_too_short_to_matter_add_up(machine):
     naps = Naps(machine)
     machine.asleep_s += NAP_S * 0.6
-    assert naps.slept_s() == 0.0
+    assert naps.slept_s(10.0) == 0.0
     machine.asleep_s += NAP_S * 0.6
-    assert naps.slept_s() == pytest.approx(NAP_S * 1.2)
+    assert naps.slept_s(20.0) == pytest.approx(NAP_S * 1.2)
+
+
+def test_clock_is_not_looked_at_again_where_no_nap_could_have_been(machine):
+    naps = Naps(machine)
+    assert naps.slept_s(100.0) == 0.0
+    machine.asleep_s += 3600  # impossible in so short a time
+    assert naps.slept_s(100.0 + NAP_S * 0.9) == 0.0
+    assert naps.slept_s(100.0 + NAP_S) == 3600
 
 
 def test_reading_that_was_interrupted_is_no_sleep(machine):
     naps = Naps(machine)
     machine.asleep_s -= 10  # ten seconds between reading the one clock and the other
-    assert naps.slept_s() == 0.0
+    assert naps.slept_s(10.0) == 0.0
     machine.asleep_s += 10
-    assert naps.slept_s() == 0.0
+    assert naps.slept_s(20.0) == 0.0
 
 
 def test_machine_that_is_awake_has_not_slept():
-    assert Naps().slept_s() == 0.0
+    assert Naps().slept_s(clock.now()) == 0.0
     assert clock.now() <= clock.now()
 
 
@@ -99,13 +108,15 @@ def test_limit_holds_on_the_loop_of_the_daemon():
         runner.run(late())
 
 
-def test_daemon_hears_of_a_sleep_before_the_event_that_ended_it(machine):
+def test_daemon_hears_of_a_sleep_before_the_event_that_ended_it(machine, monkeypatch):
     handled = []
     daemon = Daemon.__new__(Daemon)
     daemon._queue, daemon._dispatching, daemon._naps = deque(), False, Naps(machine)
     daemon.scheduler = SimpleNamespace(handle=lambda event, *, now: handled.append(event) or [])
     daemon.dispatch(RequestFinished(1))
     machine.asleep_s += 3600
+    now_s = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now_s + 3600)
     daemon.dispatch(RequestFinished(2))
     assert handled == [RequestFinished(1), Ticked(slept_s=3600), RequestFinished(2)]
 
