@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Final
 
 from llmd.errors import BrokenDownError, LlmdError, RequestTimeoutError
 from llmd.proxy import dialect
+from llmd.proxy.arrival import understand
 from llmd.proxy.at_work import AtWork
 from llmd.proxy.containment import contained, tell
 from llmd.proxy.exchange import Exchange
+from llmd.proxy.local import Answer
 from llmd.proxy.reply import CONTINUE, Reply
 from llmd.proxy.request import Request, RequestReader
 from llmd.proxy.service import Service
@@ -203,21 +205,27 @@ class ClientConnection(Wire):
 
     def _open(self, request: Request) -> None:
         """A head is complete: judge it before any of its body is taken."""
-        service = self._service
+        service, head = self._service, request.head
         self._began_s = service.deadlines.now()
         self.bytes_out = 0
         self._head_begun = False
         self._request = request
-        self._request_id = service.request_id(request.fields.get(b"x-request-id"))
-        self._reply = Reply(
-            minor=request.minor,
-            head_only=request.method == b"HEAD",
-            keep_alive=request.keep_alive and not service.draining,
+        self._request_id = service.request_id(head.fields.get(b"x-request-id"))
+        self._reply = reply = Reply(
+            minor=head.minor,
+            head_only=head.method == b"HEAD",
+            keep_alive=head.keep_alive and not service.draining,
             lines=b"X-Request-Id: %b\r\n" % self._request_id,
         )
         self._stage = _BODY
-        self._reply.lines += service.guard.admit(request)
-        service.guard.authorize(request)
+        guard, admitted = service.guard, head.admitted
+        if admitted is not None and admitted[0] is guard:
+            reply.lines += admitted[1]
+            return
+        cors = guard.admit(head)
+        reply.lines += cors
+        guard.authorize(head)
+        head.admitted = (guard, cors)
 
     def _begin(self, request: Request) -> bool:
         """The request is whole; True when it is answered on return."""
@@ -226,7 +234,12 @@ class ClientConnection(Wire):
             raise RuntimeError("a request without a reply")
         self.alarm.clear()
         self._stage = _BUSY
-        self._exchange = exchange = Exchange(self, self._service, request, reply)
+        found = understand(request, reply, self._service)
+        if isinstance(found, Answer):
+            self.write(reply.whole(found.status, found.lines, found.body))
+            self.exchange_over()
+            return True
+        self._exchange = exchange = Exchange(self, self._service, found, reply)
         exchange.start()
         return self._exchange is None
 
@@ -269,7 +282,7 @@ class ClientConnection(Wire):
         # With no body to come, the next request can be found.
         goes_on = request is not None and not request.length and reply.keep_alive
         reply.keep_alive = goes_on
-        path = "/" if request is None else request.path
+        path = "/" if request is None else request.head.path
         self._reply = reply
         body = dialect.render(error.to_openai(), path)
         self.write(reply.whole(error.status, dialect.error_lines(error), body))

@@ -9,7 +9,7 @@ Decisions are not: one that fails ends the daemon (`llmd.runtime.daemon`).
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -22,18 +22,18 @@ class Breakable(Protocol):
 
 
 B = TypeVar("B", bound=Breakable)
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 
 log = structlog.get_logger("llmd.proxy")
 
 
-def contained(entry: Callable[Concatenate[B, P], None]) -> Callable[Concatenate[B, P], None]:
+def contained(entry: Callable[[B, *Ts], None]) -> Callable[[B, *Ts], None]:
     """Let no exception out of *entry*: it is what its owner `fail`s with."""
 
     @wraps(entry)
-    def enter(owner: B, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def enter(owner: B, /, *args: *Ts) -> None:
         try:
-            entry(owner, *args, **kwargs)
+            entry(owner, *args)
         except Exception as bug:  # noqa: BLE001 - whatever it is
             owner.fail(bug)
 

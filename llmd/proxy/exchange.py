@@ -1,4 +1,4 @@
-"""One request from its arrival to its last byte: asks the gate, the pool and the host in turn.
+"""One request on its way to an engine and back: asks the gate, the pool and the host in turn.
 
 The states are in `states.py`; how the answer looks to the client is in `relay.py`. A client that
 hangs up ends an exchange in any state: the upstream connection is closed at once, which is how
@@ -8,18 +8,14 @@ engines are told to stop.
 from typing import TYPE_CHECKING, Final
 
 from llmd.errors import EngineDiedError, LlmdError, UnsupportedError
-from llmd.proxy import dialect, local, ollama
+from llmd.proxy.arrival import Arrival
 from llmd.proxy.at_work import AtWork
 from llmd.proxy.containment import contained
 from llmd.proxy.gate import Lease
 from llmd.proxy.outgoing import request_head
-from llmd.proxy.paths import STREAMING, canonical, check
-from llmd.proxy.peek import NOTHING, look
 from llmd.proxy.preparation import prepare
 from llmd.proxy.rate import Rate
-from llmd.proxy.relay import Relay
 from llmd.proxy.reply import Framing, Reply
-from llmd.proxy.request import Request
 from llmd.proxy.service import Service
 from llmd.proxy.states import TRANSITIONS, S, T
 from llmd.proxy.upstream import UpstreamConnection
@@ -30,14 +26,12 @@ if TYPE_CHECKING:
 
 
 # Bound once: to look a member up in its class costs ten times as much, for each chunk.
-_NEW: Final = S.NEW
 _WAITING: Final = S.WAITING
 _SENT: Final = S.SENT
 _COLLECTING: Final = S.COLLECTING
 _STREAMING: Final = S.STREAMING
 _AUTOPSY: Final = S.AUTOPSY
 _DONE: Final = S.DONE
-_ASKED: Final = T.ASKED
 _GRANTED: Final = T.GRANTED
 _CONNECTED: Final = T.CONNECTED
 _HEAD: Final = T.HEAD
@@ -45,31 +39,28 @@ _ENDED: Final = T.ENDED
 
 
 class Exchange:
-    """One request of one client; made when its body is whole."""
+    """One request of one client that needs an engine."""
 
     __slots__ = (
-        "_arriving", "_client", "_connection", "_early_outcome", "_lease", "_path", "_peek",
+        "_arriving", "_client", "_connection", "_early_outcome", "_lease", "_model", "_path",
         "_rate", "_relay", "_reply", "_request", "_retried", "_service", "_state", "_stream",
-        "_ticket", "_unreachable",
+        "_ticket", "_unreachable", "_wants_stream",
     )  # fmt: skip
 
     def __init__(
-        self,
-        client: "ClientConnection",
-        service: Service,
-        request: Request,
-        reply: Reply,
+        self, client: "ClientConnection", service: Service, arrival: Arrival, reply: Reply
     ) -> None:
         self._client = client
         self._service = service
-        self._request = request
-        self._path = canonical(request.path)
         self._reply = reply
-        self._relay = Relay(reply, self._path, service.limits)
-        self._state = _NEW
-        self._peek = NOTHING
-        self._stream = False
+        self._request = arrival.request
+        self._path = arrival.path
+        self._model = arrival.model
+        self._relay = arrival.relay
+        self._wants_stream = arrival.stream
+        self._stream = arrival.expects_events
         """Whether the client expects events, and so can be sent comments."""
+        self._state = _WAITING
         self._ticket: int | None = None
         self._lease: Lease | None = None
         self._arriving = False
@@ -101,64 +92,18 @@ class Exchange:
         """Move on; the only writer of the state. A move that is not in the table is a bug."""
         self._state = TRANSITIONS[self._state, trigger]
 
-    # --- arriving ---
+    # --- waiting ---
 
     def start(self) -> None:
-        """Answer the request, or ask for a place; may be over on return."""
-        service, request = self._service, self._request
-        try:
-            answer = local.answer(
-                request, port=service.port, gate=service.gate, guard=service.guard
-            )
-            if answer is None and request.path in ollama.TRANSLATED:
-                answer = self._translate(request)
-            if answer is None:
-                self._peek = look(self._request, self._path)
-                self._check_path()
-        except LlmdError as error:
-            self._refuse(error)
-            return
-        if answer is not None:
-            self._fire(T.ANSWERED)
-            self._client.write(self._reply.whole(answer.status, answer.lines, answer.body))
-            self._client.exchange_over()
-            return
-        self._stream = self._peek.stream is True and self._path in STREAMING
-        self._fire(_ASKED)
+        """Ask for a place; may be over on return."""
+        service = self._service
         self._arriving = True
-        self._ticket = service.gate.arrive(service.port, self._peek.model, self._settled)
+        self._ticket = service.gate.arrive(service.port, self._model, self._settled)
         self._arriving = False
         if self._stream:
             self._client.alarm.set(service.limits.comment_s)
         if self._early_outcome is not None:
             self._settle(self._early_outcome)
-
-    def _translate(self, request: Request) -> local.Answer | None:
-        """Go on as a chat completion whose answer is told in Ollama's words, on the gateway.
-
-        Returns the answer to what needs no engine, and None for everything else.
-        """
-        service = self._service
-        if not service.gate.is_gateway(service.port):
-            return None
-        self._relay = relay = ollama.OllamaRelay(self._reply, request.path, service.limits)
-        question = ollama.read(request, service.gate.models(service.port))
-        request.body = b""
-        document = relay.ask(question, service.deadlines.now)
-        if document is not None:
-            return local.Answer(200, dialect.JSON_LINES, document)
-        self._request, self._path = question.request, question.request.path
-        return None
-
-    def _check_path(self) -> None:
-        """Refuse what the engine lacks before it is loaded for that."""
-        if self._path == "/v1/chat/completions":
-            return
-        there = self._service.gate.destination(self._service.port, self._peek.model)
-        if there is not None:
-            check(
-                there.profile, self._path, unsupported=there.unsupported, own_paths=there.own_paths
-            )
 
     @contained
     def _settled(self, outcome: Lease | LlmdError) -> None:
@@ -179,7 +124,7 @@ class Exchange:
         awaited = self._stream
         try:
             self._stream = prepare(
-                self._request, self._path, outcome, self._service.gate, stream=self._peek.stream
+                self._request, self._path, outcome, self._service.gate, stream=self._wants_stream
             )
         except LlmdError as error:
             self._refuse(error)
@@ -190,20 +135,23 @@ class Exchange:
         if connection is None:
             self._service.pool.connect(outcome.upstream, self)
         else:
-            self.connected(connection)
+            self._send(connection)
 
     # --- with the engine ---
 
     @contained
     def connected(self, connection: UpstreamConnection) -> None:
-        """Of the pool: send the request over *connection*."""
+        """Of the pool: here is a connection."""
+        self._send(connection)
+
+    def _send(self, connection: UpstreamConnection) -> None:
         lease, request = self._lease, self._request
         if lease is None:
             raise RuntimeError("a connection without a lease")
         self._fire(_CONNECTED)
         self._connection = connection
         head = request_head(request, lease.upstream)
-        connection.send(self, head, request.body, head_only=request.method == b"HEAD")
+        connection.send(self, head, request.body, head_only=request.head.method == b"HEAD")
         if self._client.write_paused:
             connection.pause()
 
@@ -257,17 +205,25 @@ class Exchange:
             self.broke(connection)
 
     def _finish(self, last: bytes) -> None:
-        """The engine has answered: give it and its connection back, send *last*."""
+        """The engine has answered: send *last*, the end of it."""
+        self._client.write(last)
         connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.receiver = None
+        # The client need not wait for what else is to be done.
+        self._service.soon(self._wind_up, connection)
+
+    @contained
+    def _wind_up(self, connection: UpstreamConnection | None) -> None:
+        """Give *connection* and the place back; may set the next request going."""
         if connection is not None:
             self._service.pool.give_back(connection)
         events, on_rate = self._relay.events, self._service.on_rate
         if events is not None and on_rate is not None and self._lease is not None:
             self._rate.tell(self._lease.profile, events.count, on_rate)
-        # The answer first: giving the place back may set the next request going.
-        self._client.write(last)
-        self._leave(served=True)
-        self._client.exchange_over()
+        if self._ticket is not None:  # the client has not hung up meanwhile
+            self._leave(served=True)
+            self._client.exchange_over()
 
     @contained
     def broke(self, connection: UpstreamConnection) -> None:
@@ -327,6 +283,8 @@ class Exchange:
 
     def end(self, error: LlmdError) -> None:
         """End it now, with *error* as far as that can still be told."""
+        if self._state is _DONE:
+            return
         if self._state is _WAITING:
             self._refuse(error)
             return
@@ -365,12 +323,13 @@ class Exchange:
 
     def hung_up(self) -> None:
         """The client is gone: stop the engine and give the place back, at once."""
-        if self._state is not _DONE:
+        served = self._state is _DONE
+        if not served:
             self._fire(T.LEFT)
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
-        self._leave(served=False)
+        self._leave(served=served)
 
     def fail(self, bug: Exception) -> None:
         """Of `contained`."""
@@ -390,7 +349,7 @@ class Exchange:
 
     def silent(self) -> None:
         """The client's alarm: show that somebody is there, if nothing was sent for a while."""
-        if not self._stream:
+        if not self._stream or self._state is _DONE:
             return
         service, delay_s = self._service, self._service.limits.comment_s
         if self._state is _STREAMING:
@@ -400,7 +359,7 @@ class Exchange:
                 return
         profile = None
         if self._lease is None:
-            there = service.gate.destination(service.port, self._peek.model)
+            there = service.gate.destination(service.port, self._model)
             profile = None if there is None else there.profile
         text = "" if self._ticket is None else service.gate.waiting(self._ticket)
         self._client.alarm.set(delay_s)

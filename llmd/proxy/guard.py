@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from llmd.errors import ForbiddenOriginError, InvalidRequestError, UnauthorizedError
-from llmd.proxy.request import Request
+from llmd.proxy.head import Head
 
 
 _MAX_REMEMBERED: Final = 256
@@ -55,8 +55,8 @@ class Guard:
         self._any_address = any(address.is_unspecified for address in bound)
         self._known_hosts: set[bytes] = set()
 
-    def admit(self, request: Request) -> bytes:
-        """See who is behind *request*; returns the CORS header lines of its answer, mostly none.
+    def admit(self, head: Head) -> bytes:
+        """See who is behind *head*; returns the CORS header lines of its answer, mostly none.
 
         `authorize` comes next, once its refusals carry those lines: an admitted page may read them.
 
@@ -65,22 +65,22 @@ class Guard:
             ForbiddenOriginError: The Host is no name of this machine, or a page is behind it that
                 the configuration does not name.
         """
-        fields = request.fields
+        fields = head.fields
         host = fields.get(b"host")
         if host not in self._known_hosts:
-            self._check_host(host, request)
+            self._check_host(host, head)
         return self._check_origin(fields) if _of_a_page(fields) else b""
 
-    def authorize(self, request: Request) -> None:
-        """See what an admitted *request* brings.
+    def authorize(self, head: Head) -> None:
+        """See what an admitted *head* brings.
 
         Raises:
             MediaTypeError: It is a page's, and no JSON.
             UnauthorizedError: A key is needed and not there.
         """
-        fields = request.fields
+        fields = head.fields
         if (
-            request.method in _BODIED
+            head.method in _BODIED
             and _of_a_page(fields)
             and not _is_json(fields.get(b"content-type", b""))
         ):
@@ -88,14 +88,14 @@ class Guard:
                 "web pages may send JSON only",
                 remedy="send it with `Content-Type: application/json`",
             )
-        if self._keys and request.path != "/health" and not _is_preflight(request):
+        if self._keys and head.path != "/health" and not _is_preflight(head):
             self._check_key(fields)
 
-    def preflight(self, request: Request) -> bytes:
+    def preflight(self, head: Head) -> bytes:
         """The header lines that answer an admitted OPTIONS request."""
-        fields = request.fields
+        fields = head.fields
         lines = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
-        if not _is_preflight(request):
+        if not _is_preflight(head):
             return lines
         lines += b"Access-Control-Allow-Methods: GET, HEAD, POST, PUT, PATCH, DELETE\r\n"
         wanted = fields.get(b"access-control-request-headers")
@@ -105,9 +105,9 @@ class Guard:
             lines += b"Access-Control-Allow-Private-Network: true\r\n"
         return lines + b"Access-Control-Max-Age: 7200\r\n"
 
-    def _check_host(self, host: bytes | None, request: Request) -> None:
+    def _check_host(self, host: bytes | None, head: Head) -> None:
         if host is None:
-            if request.minor == 0:
+            if head.minor == 0:
                 return
             raise InvalidRequestError("an HTTP/1.1 request must have a Host header")
         name = _host_name(host)
@@ -163,9 +163,9 @@ class Guard:
             )
 
 
-def _is_preflight(request: Request) -> bool:
-    return request.method == b"OPTIONS" and (
-        b"access-control-request-method" in request.fields and b"origin" in request.fields
+def _is_preflight(head: Head) -> bool:
+    return head.method == b"OPTIONS" and (
+        b"access-control-request-method" in head.fields and b"origin" in head.fields
     )
 
 

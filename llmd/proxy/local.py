@@ -12,7 +12,7 @@ from llmd.proxy import ollama
 from llmd.proxy.dialect import JSON_LINES, render
 from llmd.proxy.gate import Gate, ModelCard
 from llmd.proxy.guard import Guard
-from llmd.proxy.paths import JSON_ENDPOINTS, NotFoundError, canonical
+from llmd.proxy.paths import JSON_ENDPOINTS, NotFoundError
 from llmd.proxy.request import Request
 
 
@@ -37,14 +37,14 @@ class MethodNotAllowedError(InvalidRequestError):
 
 def answer(request: Request, *, port: int, gate: Gate, guard: Guard) -> Answer | None:
     """The answer to an admitted *request* that needs no engine; None when it needs one."""
-    method, path = request.method, request.path
+    method, path = request.head.method, request.head.path
     if method == b"OPTIONS":
-        return Answer(204, guard.preflight(request))
+        return Answer(204, guard.preflight(request.head))
     if method == b"POST" and path.startswith("/v1/chat/"):
         return None  # the path nearly all requests take
     if path.startswith("/api/") and gate.is_gateway(port):
         return _ollama(request, gate.models(port))
-    name = canonical(path)
+    name = request.head.name
     if name in JSON_ENDPOINTS:
         return None if method == b"POST" else _wrong_method(path, "POST, OPTIONS")
     if name == "/v1/health":
@@ -65,7 +65,7 @@ def answer(request: Request, *, port: int, gate: Gate, guard: Guard) -> Answer |
 
 def _ollama(request: Request, cards: list[ModelCard]) -> Answer | None:
     """The answer in Ollama's words; None for a chat, which needs an engine."""
-    path, method = request.path, request.method.decode("latin-1")
+    path, method = request.head.path, request.head.method.decode("latin-1")
     allowed = ollama.METHODS.get(path)
     if allowed is None:
         return _refuse(NotFoundError(f"there is no {path} here"), path)
@@ -80,7 +80,7 @@ def _ollama(request: Request, cards: list[ModelCard]) -> Answer | None:
 
 
 def _health(request: Request, health: dict[str, Any]) -> Answer:
-    wanted = parse_qs(request.query).get("ready", ["0"])[-1].lower() in {"1", "true", "yes"}
+    wanted = parse_qs(request.head.query).get("ready", ["0"])[-1].lower() in {"1", "true", "yes"}
     serves = health.get("status") != "failed" and (not wanted or health.get("ready"))
     status = 200 if serves else 503
     return Answer(status, JSON_LINES, msgspec.json.encode(health))

@@ -33,7 +33,7 @@ def check(request: Request) -> None:
         InvalidRequestError: One is an address to be fetched, or a film; or the body cannot be read
             here, and so might be one in disguise (compressed, nested beyond measure).
     """
-    kind = request.fields.get(b"content-type", b"").lstrip().lower()
+    kind = request.head.fields.get(b"content-type", b"").lstrip().lower()
     if not request.body or kind.startswith(b"multipart/form-data"):
         return
     document = _read(request.body)

@@ -46,13 +46,13 @@ def look(request: Request, path: str) -> Peek:
     Raises:
         InvalidRequestError: The path takes a JSON object, and the body is none.
     """
-    if request.method != b"POST":
+    if request.head.method != b"POST":
         return NOTHING
     if path in JSON_ENDPOINTS:
-        if request.fields.get(b"content-encoding", b"identity").lower() != b"identity":
+        if request.head.fields.get(b"content-encoding", b"identity").lower() != b"identity":
             raise InvalidRequestError("a compressed request body is not understood here")
         return peek(request.body)
-    if b"json" in request.fields.get(b"content-type", b"").lower():
+    if b"json" in request.head.fields.get(b"content-type", b"").lower():
         try:
             return peek(request.body)
         except InvalidRequestError:

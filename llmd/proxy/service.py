@@ -52,6 +52,7 @@ class Service(Struct):
 
     Attributes:
         port: As bound; the gate knows the port by it.
+        soon: Calls a function once what has come is dealt with, as `loop.call_soon` does.
         on_rest: Called when a connection has come to rest while the port is `held`.
         draining: Each answer is the last on its connection.
         held: No further request is begun.
@@ -63,6 +64,7 @@ class Service(Struct):
     pool: UpstreamPool
     limits: Limits
     deadlines: Deadlines
+    soon: Callable[..., object]
     on_rest: Callable[[], None]
     on_finished: OnFinished | None = None
     on_rate: OnRate | None = None
@@ -90,8 +92,8 @@ class Service(Struct):
                 request_id=request_id.decode("latin-1"),
                 port=self.port,
                 profile=profile,
-                method="-" if request is None else request.method.decode("latin-1"),
-                path="-" if request is None else request.path,
+                method="-" if request is None else request.head.method.decode("latin-1"),
+                path="-" if request is None else request.head.path,
                 status=status or 499,
                 cut=cut,
                 duration_s=self.deadlines.now() - began_s,

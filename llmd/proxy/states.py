@@ -1,12 +1,12 @@
 """The stages of a client connection, and the states of an exchange, as a table.
 
-NEW ── ASKED ──▶ WAITING ── GRANTED ──▶ CONNECTING ── CONNECTED ──▶ SENT ── HEAD ──▶ STREAMING
-                    │                     ▲    │                   │  │                 │
-                    │                     └────┼────── STALE ──────┘  ERROR_HEAD        │
-                    │                          │                   ▼  ▼                 │
-                    │                          └── BROKE ──▶ AUTOPSY  COLLECTING        │
-                    ▼                                           ▼        ▼              ▼
-                    └──────────────── REFUSED ──────────▶ DONE ◀── EXPLAINED, ENDED, CUT, LEFT
+WAITING ── GRANTED ──▶ CONNECTING ── CONNECTED ──▶ SENT ── HEAD ──▶ STREAMING
+   │                     ▲    │                   │  │                 │
+   │                     └────┼────── STALE ──────┘  ERROR_HEAD        │
+   │                          │                   ▼  ▼                 │
+   │                          └── BROKE ──▶ AUTOPSY  COLLECTING        │
+   ▼                                           ▼        ▼              ▼
+   └──────────────── REFUSED ──────────▶ DONE ◀── EXPLAINED, ENDED, CUT, LEFT
 """
 
 from enum import StrEnum
@@ -32,7 +32,6 @@ class Stage(StrEnum):
 class S(StrEnum):
     """Where an exchange stands."""
 
-    NEW = "new"
     WAITING = "waiting"
     CONNECTING = "connecting"
     SENT = "sent"
@@ -45,8 +44,6 @@ class S(StrEnum):
 class T(StrEnum):
     """What moves it."""
 
-    ANSWERED = "answered"
-    ASKED = "asked"
     REFUSED = "refused"
     GRANTED = "granted"
     CONNECTED = "connected"
@@ -62,9 +59,6 @@ class T(StrEnum):
 
 
 TRANSITIONS: Final = {
-    (S.NEW, T.ANSWERED): S.DONE,  # by llmd itself
-    (S.NEW, T.REFUSED): S.DONE,
-    (S.NEW, T.ASKED): S.WAITING,
     (S.WAITING, T.GRANTED): S.CONNECTING,
     (S.WAITING, T.REFUSED): S.DONE,
     (S.CONNECTING, T.REFUSED): S.DONE,  # the engine lacks the path, or the body cannot be edited
@@ -81,7 +75,6 @@ TRANSITIONS: Final = {
     (S.STREAMING, T.BROKE): S.AUTOPSY,  # of a stream of events: one more can say why
     (S.STREAMING, T.CUT): S.DONE,  # of anything else: only a broken connection says "incomplete"
     (S.AUTOPSY, T.EXPLAINED): S.DONE,
-    (S.NEW, T.LEFT): S.DONE,  # only when something unforeseen ended the connection
     (S.WAITING, T.LEFT): S.DONE,
     (S.CONNECTING, T.LEFT): S.DONE,
     (S.SENT, T.LEFT): S.DONE,

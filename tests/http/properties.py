@@ -30,7 +30,7 @@ def sent_on(data):
     try:
         while True:
             within = within or reader.read_head()
-            if within is None or (within.minor and b"host" not in within.fields):
+            if within is None or (within.head.minor and b"host" not in within.head.fields):
                 return sent  # the guard refuses it
             if not reader.read_body():
                 return sent

@@ -5,6 +5,8 @@ import asyncio
 import pytest
 import structlog
 
+from llmd.proxy import arrival
+from llmd.proxy import client as clients
 from llmd.proxy import exchange as exchanges
 from llmd.proxy.exchange import Exchange
 from llmd.proxy.limits import Limits
@@ -71,7 +73,8 @@ def check(plane, told):
     [
         (Exchange, "start"),
         (Exchange, "_settle"),
-        (exchanges, "look"),
+        (arrival, "look"),
+        (clients, "understand"),
         (exchanges, "prepare"),
         (exchanges, "request_head"),
         (Relay, "collects"),

@@ -2,12 +2,11 @@ import pytest
 
 from llmd.errors import ForbiddenOriginError, InvalidRequestError, UnauthorizedError
 from llmd.proxy.guard import Guard, MediaTypeError
-from llmd.proxy.request import Request
+from llmd.proxy.head import Head
 
 
 def request(host=b"localhost", method=b"POST", path="/v1/chat/completions", minor=1, **fields):
-    made = Request()
-    made.method, made.path, made.minor = method, path, minor
+    made = Head(method, path.encode(), minor=minor)
     made.fields = {name.replace("_", "-").encode(): value for name, value in fields.items()}
     if host is not None:
         made.fields[b"host"] = host

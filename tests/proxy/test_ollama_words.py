@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from llmd.errors import InvalidRequestError, ModelNotFoundError
 from llmd.proxy.gate import ModelCard
+from llmd.proxy.head import Head
 from llmd.proxy.ollama import read
 from llmd.proxy.ollama.lines import MAX_EVENT_BYTES, Lines
 from llmd.proxy.request import Request
@@ -21,12 +22,11 @@ HELLO = [{"role": "user", "content": "Hello"}]
 
 def question(path="/api/chat", *, sent=None, **fields):
     """The question in a request to *path*."""
-    request = Request()
-    request.method, request.path, request.target = b"POST", path, path.encode()
-    request.forward = [b"Content-Type: application/x-www-form-urlencoded", b"X-Mine: 1"]
+    head = Head(b"POST", path.encode())
+    head.forward = [b"Content-Type: application/x-www-form-urlencoded", b"X-Mine: 1"]
     body = {"model": "code", **({} if path == "/api/generate" else {"messages": HELLO}), **fields}
-    request.body = json.dumps(body).encode() if sent is None else sent
-    return read(request, CARDS)
+    body = json.dumps(body).encode() if sent is None else sent
+    return read(Request(head, len(body), body), CARDS)
 
 
 def chat_of(path="/api/chat", **fields):
@@ -46,9 +46,9 @@ def test_chat_is_a_streamed_completion_that_counts():
 
 
 def test_request_for_the_engine_is_json_whatever_the_client_called_it():
-    request = question().request
-    assert (request.path, request.target) == ("/v1/chat/completions", b"/v1/chat/completions")
-    assert request.forward == [b"X-Mine: 1", b"Content-Type: application/json"]
+    head = question().request.head
+    assert (head.path, head.target) == ("/v1/chat/completions", b"/v1/chat/completions")
+    assert head.forward == [b"X-Mine: 1", b"Content-Type: application/json"]
 
 
 @pytest.mark.parametrize("name", ["code", "code:latest", "coder", "coder:latest", "a:latest", "a"])

@@ -337,6 +337,7 @@ def test_connection_has_no_reference_cycle_left_behind():
         scene.sends(post())
         scene.engine_connects()
         scene.engine_sends(ANSWERS[0])
+        await asyncio.sleep(0)
         assert scene.client._exchange is None
         assert scene.engines[0].receiver is None
         scene.finish()

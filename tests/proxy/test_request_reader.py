@@ -30,11 +30,11 @@ def read_all(pieces, limits=None):
                     break
                 found.append(
                     (
-                        within.method,
-                        within.target,
-                        within.keep_alive,
-                        within.fields,
-                        within.forward,
+                        within.head.method,
+                        within.head.target,
+                        within.head.keep_alive,
+                        within.head.fields,
+                        within.head.forward,
                         bytes(within.body),
                     )
                 )
@@ -223,17 +223,17 @@ def test_headers_are_sorted_into_read_and_passed_on():
         b"TE: trailers\r\nContent-Length: 2\r\n\r\n{}"
     )
 
-    assert request.forward == [b"X-Custom: 1", b"Content-Type: a/b "]
-    assert request.fields[b"authorization"] == b"Bearer k"
-    assert request.fields[b"content-type"] == b"a/b"
+    assert request.head.forward == [b"X-Custom: 1", b"Content-Type: a/b "]
+    assert request.head.fields[b"authorization"] == b"Bearer k"
+    assert request.head.fields[b"content-type"] == b"a/b"
     assert request.body == b"{}"
 
 
 def test_headers_named_by_connection_are_not_passed_on():
     request = read_one(POST + b"X-Hop: 1\r\nX-Stay: 2\r\nConnection: keep-alive, X-Hop\r\n\r\n")
 
-    assert request.forward == [b"X-Stay: 2"]
-    assert request.keep_alive
+    assert request.head.forward == [b"X-Stay: 2"]
+    assert request.head.keep_alive
 
 
 @pytest.mark.parametrize(
@@ -247,24 +247,24 @@ def test_headers_named_by_connection_are_not_passed_on():
     ],
 )
 def test_connection_header_and_version_decide_about_keep_alive(head, kept):
-    assert read_one(head).keep_alive is kept
+    assert read_one(head).head.keep_alive is kept
 
 
 def test_absolute_target_replaces_the_host():
     request = read_one(b"GET http://evil.example/v1/models?x=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
-    assert request.fields[b"host"] == b"evil.example"
-    assert request.target == b"/v1/models?x=1"
-    assert request.path == "/v1/models"
-    assert request.query == "x=1"
+    assert request.head.fields[b"host"] == b"evil.example"
+    assert request.head.target == b"/v1/models?x=1"
+    assert request.head.path == "/v1/models"
+    assert request.head.query == "x=1"
 
 
 def test_absolute_target_without_a_path_is_the_root():
-    assert read_one(b"GET http://localhost?x=1 HTTP/1.1\r\nHost: a\r\n\r\n").target == b"/?x=1"
+    assert read_one(b"GET http://localhost?x=1 HTTP/1.1\r\nHost: a\r\n\r\n").head.target == b"/?x=1"
 
 
 def test_empty_lines_before_a_request_are_skipped():
-    assert read_one(b"\r\n\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n").path == "/a"
+    assert read_one(b"\r\n\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n").head.path == "/a"
 
 
 def test_many_empty_lines_are_skipped_in_one_step():
@@ -293,13 +293,13 @@ def test_path_is_judged_as_an_engine_decodes_it_and_passed_on_as_it_came(target,
         assert read_all([data]) == ([], InvalidRequestError)
     else:
         request = read_one(data)
-        assert (request.path, request.target) == (path, target)
+        assert (request.head.path, request.head.target) == (path, target)
 
 
 def test_header_that_is_another_one_to_some_servers_is_not_passed_on():
     request = read_one(POST + b"X_Api_Key: 1\r\nContent_Length: 9\r\nA_B: c\r\n\r\n")
 
-    assert request.forward == [b"A_B: c"]
+    assert request.head.forward == [b"A_B: c"]
 
 
 def test_upgrade_offer_is_ignored_and_its_body_read():
@@ -327,8 +327,8 @@ def test_trailers_are_dropped():
     )
 
     assert request.body == b"abc"
-    assert request.forward == []
-    assert b"authorization" not in request.fields
+    assert request.head.forward == []
+    assert b"authorization" not in request.head.fields
 
 
 def test_head_beyond_the_limit_is_refused_before_it_is_complete():

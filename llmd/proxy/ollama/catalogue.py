@@ -68,7 +68,7 @@ def answer(request: Request, cards: Sequence[ModelCard]) -> dict[str, Any]:
         ModelNotFoundError: It asks for one that is not there.
         InvalidRequestError: It does not say for which.
     """
-    match request.path:
+    match request.head.path:
         case "/api/version":
             return {"version": API_VERSION}
         case "/api/tags":

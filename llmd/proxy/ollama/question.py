@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from llmd.errors import InvalidRequestError
 from llmd.proxy.gate import ModelCard
+from llmd.proxy.head import Head
 from llmd.proxy.ollama.history import messages_of
 from llmd.proxy.ollama.names import find, wanted
 from llmd.proxy.peek import look
@@ -74,7 +75,7 @@ def read(request: Request, cards: Sequence[ModelCard]) -> Question:
     body = _document(request.body)
     model = wanted(body)
     card = find(model, cards)
-    generate = request.path == "/api/generate"
+    generate = request.head.path == "/api/generate"
     streamed, think = body.get("stream"), body.get("think")
     if streamed is not None and not isinstance(streamed, bool):
         raise InvalidRequestError("stream must be true or false", param="stream")
@@ -120,14 +121,12 @@ def _document(body: bytes | bytearray) -> dict[str, Any]:
 
 def _for_engine(request: Request, body: bytes) -> Request:
     """*request* with another path and *body*, which is JSON whatever the client called its own."""
-    other = request.again(len(body))
-    other.target, other.path = CHAT.encode(), CHAT
-    other.forward = [line for line in request.forward if not line.lower().startswith(_NO_JSON)] + [
+    sent, head = request.head, Head(request.head.method, CHAT.encode())
+    head.forward = [line for line in sent.forward if not line.lower().startswith(_NO_JSON)] + [
         b"Content-Type: application/json"
     ]
-    other.fields = {**request.fields, b"content-type": b"application/json"}
-    other.body, other.body_bytes = body, request.body_bytes
-    return other
+    head.fields = {**sent.fields, b"content-type": b"application/json"}
+    return Request(head, len(body), body)
 
 
 def _prompt(body: Mapping[str, Any]) -> list[dict[str, Any]]:
