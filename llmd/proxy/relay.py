@@ -74,7 +74,7 @@ class Relay:
 
     def head(self, connection: UpstreamConnection) -> bytes:
         """Its head; nothing when one was sent early."""
-        lines = b"".join(connection.lines)
+        lines = connection.lines
         if connection.content_type.startswith(_EVENTS):
             self.events = sse.EventStream(self._limits.max_event_bytes)
             if b"x-accel-buffering" not in lines.lower():
@@ -144,7 +144,8 @@ class Relay:
         document = dialect.normalise(connection.status, self._collected)
         if self.early:
             return self._event(document)
-        retry = b"".join(line for line in connection.lines if line.lower().startswith(b"retry-"))
+        lines = connection.lines.splitlines(keepends=True)
+        retry = b"".join(line for line in lines if line.lower().startswith(b"retry-"))
         body = dialect.render(document, self._path)
         return self._reply.whole(connection.status, dialect.JSON_LINES + retry, body)
 

@@ -1,6 +1,7 @@
 """One connection to a host: the request goes out, the answer comes in piece by piece."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 _MAX_BARREN: Final = 256 * 2**10
 """Bytes without any of a body: heads, interim answers, chunk extensions, trailers."""
 _USUAL: Final = frozenset({b"close", b"keep-alive"})
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: ?(\d{1,18})(?=\r\n)", re.IGNORECASE)
+_MEMORABLE: Final = 4096
+"""Larger heads are parsed each time."""
 
 
 class Receiver(Protocol):
@@ -28,6 +32,33 @@ class Receiver(Protocol):
         """The connection ended, or turned out not to speak HTTP, before the answer was complete."""
 
 
+class Known:
+    """The head of an answer that was whole at once, around the number in its Content-Length.
+
+    Engines repeat themselves, as clients do: most answers that are no streams come in one piece
+    behind a head that differs from the last one in that number only.
+    """
+
+    __slots__ = ("content_type", "end", "lines", "start", "status")
+
+    def __init__(self, head: bytes, number: re.Match[bytes], answer: "UpstreamConnection") -> None:
+        self.start, self.end = head[: number.start(1)], head[number.end(1) :]
+        self.status, self.lines = answer.status, answer.lines
+        self.content_type = answer.content_type
+
+    def body(self, data: bytes) -> bytes | None:
+        """The body, if *data* is this head and exactly as much as it announces."""
+        if not data.startswith(self.start):
+            return None
+        begins = len(self.start)
+        ends = data.find(self.end, begins, begins + 18 + len(self.end))
+        digits = data[begins:ends]
+        if ends < 0 or not digits.isdigit():
+            return None
+        body = data[ends + len(self.end) :]
+        return body if len(body) == int(digits) else None
+
+
 class UpstreamConnection(asyncio.Protocol):
     """A connection that serves one request at a time, and again after a clean answer.
 
@@ -37,15 +68,15 @@ class UpstreamConnection(asyncio.Protocol):
         fresh_head: The head was completed by this read.
         length: Of the body by Content-Length; None when only its end will tell.
         until_close: The end of the connection is the end of the body.
-        lines: Header lines for the client.
+        lines: Header lines for the client, each with its end.
         fault: What was wrong with the engine's HTTP; empty while nothing is.
     """
 
     __slots__ = (
-        "_barren_bytes", "_head_only", "_interim", "_keeps_alive", "_named", "_on_idle_end",
-        "_parser", "_pieces", "_shelf", "_transport", "chunked", "complete", "content_type",
-        "fault", "fresh_head", "idle_since_s", "length", "lines", "lost", "on_body", "receiver",
-        "reused", "started", "status", "until_close",
+        "_barren_bytes", "_head_only", "_headers", "_interim", "_keeps_alive", "_known", "_named",
+        "_on_idle_end", "_parser", "_pieces", "_shelf", "_transport", "chunked", "complete",
+        "content_type", "fault", "fresh_head", "idle_since_s", "length", "lines", "lost", "on_body",
+        "receiver", "reused", "started", "status", "until_close",
     )  # fmt: skip
 
     def __init__(self, shelf: "Shelf", on_idle_end: Callable[["UpstreamConnection"], None]) -> None:
@@ -56,6 +87,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.on_body = self._pieces.append
         """llhttp's callback, without a Python frame in between."""
         self._parser = httptools.HttpResponseParser(self)
+        self._known: Known | None = None
         self.receiver: Receiver | None = None
         self.lost = False
         self.reused = False
@@ -64,7 +96,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _forget_answer(self) -> None:
         self.status = 0
-        self.lines: list[bytes] = []
+        self.lines = b""
+        self._headers: list[bytes] = []
         self.length: int | None = None
         self.chunked = False
         self.until_close = False
@@ -153,7 +186,14 @@ class UpstreamConnection(asyncio.Protocol):
             # Nothing was asked: whatever this is, it must not answer the next request.
             self.abort()
             return
-        self.started = True
+        if self._known is not None and not self.started and not self._head_only:
+            body = self._known.body(data)
+            if body is not None:
+                self._take_whole(self._known, body)
+                receiver.received(self, body)
+                self.fresh_head = False
+                return
+        first, self.started = not self.started, True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -170,11 +210,26 @@ class UpstreamConnection(asyncio.Protocol):
             self._barren_bytes = 0
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
+        if first and self.complete and self._keeps_alive and not self.fault:
+            self._remember(data)
         if self.status and (body or self.fresh_head or self.complete):
             receiver.received(self, body)
             self.fresh_head = False
         if self.fault and self.receiver is receiver:
             self._end()
+
+    def _take_whole(self, known: Known, body: bytes) -> None:
+        """Note an answer that llhttp does not get to see: it is between two, before and after."""
+        self.started = self.fresh_head = self.complete = self._keeps_alive = True
+        self.status, self.lines, self.content_type = known.status, known.lines, known.content_type
+        self.length = len(body)
+
+    def _remember(self, data: bytes) -> None:
+        """Of an answer that came in one piece: know its head again."""
+        end = data.find(b"\r\n\r\n") + 4
+        number = _LENGTH.search(data, 0, end)
+        if number is not None and end <= _MEMORABLE and len(data) - end == self.length:
+            self._known = Known(data[:end], number, self)
 
     def eof_received(self) -> None:
         """Of asyncio; the transport closes itself next."""
@@ -222,7 +277,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif lower not in NOT_PASSED_BACK and not lower.startswith(CORS):
             if lower == b"content-type":
                 self.content_type = value.lower()
-            self.lines.append(b"%b: %b\r\n" % (name, value))
+            self._headers.append(b"%b: %b\r\n" % (name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole; an interim one (1xx) is forgotten."""
@@ -236,9 +291,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.status = status
         self.fresh_head = True
         if self._named:
-            self.lines = [
-                line for line in self.lines if line.partition(b":")[0].lower() not in self._named
+            self._headers = [
+                line for line in self._headers if line.partition(b":")[0].lower() not in self._named
             ]
+        self.lines = b"".join(self._headers)
         # Not to be asked later: llhttp forgets when the message is complete.
         self._keeps_alive = self._parser.should_keep_alive()
         if self._head_only or status in {204, 304}:
@@ -250,7 +306,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The body is whole."""
         if self._interim:
-            self.lines.clear()
+            self._headers.clear()
             self.length, self.chunked, self.content_type = None, False, b""
             self._named.clear()
         else:
