@@ -209,7 +209,7 @@ answers = st.sampled_from(ANSWERS)
 
 def possible(scene):
     """What could happen next, as (name, arguments); what brings a request on comes more often."""
-    found = [("rings",)]
+    found = [("rings",), ("loop_turns",)]
     found.append(("catches_up",) if scene.client.write_paused else ("stalls",))
     if not scene.socket.closing:
         found += [("sends", request) for request in REQUESTS]
@@ -238,7 +238,10 @@ def test_any_order_of_events_gives_every_ticket_back(data, hold):
         scene = Scene(hold=hold)
         for _ in range(data.draw(st.integers(0, 25))):
             name, *arguments = data.draw(st.sampled_from(possible(scene)))
-            getattr(scene, name)(*arguments)
+            if name == "loop_turns":
+                await asyncio.sleep(0)
+            else:
+                getattr(scene, name)(*arguments)
         if data.draw(st.booleans()):
             scene.leaves(politely=True)
         scene.finish()
@@ -277,8 +280,16 @@ def cut(data, places):
     return [data[a:b] for a, b in pairwise(marks)]
 
 
-async def pass_through(request, pieces):
+async def pass_through(request, pieces, *, before=None):
+    """What the client makes of *pieces*; *before* answers an earlier request."""
     scene = Scene(hold=False)
+    if before is not None:
+        scene.sends(post())
+        scene.engine_connects()
+        scene.engine_sends(before)
+        await asyncio.sleep(0)
+        assert scene.pool.kept
+        scene.socket.written = b""
     scene.sends(request)
     scene.engine_connects()
     for piece in pieces:
@@ -306,6 +317,55 @@ def test_answer_is_the_same_however_it_is_cut(request, answer, places):
 
     whole, pieces = asyncio.run(run())
     assert pieces == whole
+
+
+LENGTHS = [b"4", b"0", b"11", b"04", b"+4", b" 4", b"4 ", b"4, 4", b"x", b""]
+
+
+def answer_with(length, body, *, last):
+    """An answer whose head has its Content-Length at its end, or not."""
+    lines = [b"Content-Type: text/plain\r\n", b"Content-Length: %b\r\n" % length]
+    return b"HTTP/1.1 200 OK\r\n%b\r\n%b" % (b"".join(lines[:: 1 if last else -1]), body)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from([post(), b"HEAD /x HTTP/1.1\r\nHost: localhost\r\n\r\n"]),
+    st.sampled_from(LENGTHS),
+    st.sampled_from([b"", b"abc", b"abcd", b"abcde", b"abcdefghijk", b"abcd\r\n\r\nabc"]),
+    st.booleans(),
+    st.lists(st.floats(0, 1), max_size=2),
+)
+def test_answer_is_the_same_behind_one_with_the_same_head(request, length, body, last, places):
+    async def run():
+        before = answer_with(b"5", b"first", last=last)
+        answer = answer_with(length, body, last=last)
+        return (
+            await pass_through(request, [answer]),
+            await pass_through(request, cut(answer, places), before=before),
+        )
+
+    fresh, kept = asyncio.run(run())
+    assert kept == fresh
+
+
+def test_client_that_hangs_up_with_the_last_byte_of_its_answer_was_served():
+    async def run():
+        scene = Scene(hold=False)
+        scene.sends(post())
+        scene.engine_connects()
+        scene.engine_sends(ANSWERS[0])
+        scene.client.alarm.ring()
+        scene.listener.end_all(EngineDiedError("too late"))
+        scene.leaves()
+        assert scene.socket.written.endswith(b"\r\n\r\nabcd")
+        assert [served for _, served in scene.gate.left] == [True]
+        await asyncio.sleep(0)
+        assert [served for _, served in scene.gate.left] == [True]
+        assert scene.pool.kept == 1
+        scene.finish()
+
+    asyncio.run(run())
 
 
 @settings(max_examples=200, deadline=None)
