@@ -186,7 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
             # Nothing was asked: whatever this is, it must not answer the next request.
             self.abort()
             return
-        if self._known is not None and not self.started and not self._head_only:
+        if self._known is not None and not self.started:
             body = self._known.body(data)
             if body is not None:
                 self._take_whole(self._known, body)
@@ -210,7 +210,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._barren_bytes = 0
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
-        if first and self.complete and self._keeps_alive and not self.fault:
+        if first and self.complete:
             self._remember(data)
         if self.status and (body or self.fresh_head or self.complete):
             receiver.received(self, body)

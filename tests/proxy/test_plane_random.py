@@ -5,6 +5,7 @@ import re
 from itertools import pairwise
 
 import httptools
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -349,16 +350,35 @@ def test_answer_is_the_same_behind_one_with_the_same_head(request, length, body,
     assert kept == fresh
 
 
-def test_client_that_hangs_up_with_the_last_byte_of_its_answer_was_served():
+def test_interim_answer_with_a_length_is_not_remembered_as_an_answer():
+    final = answer_with(b"4", b"abcd", last=True)
+    hints = b"HTTP/1.1 103 Early Hints\r\nContent-Length: %d\r\n\r\n%b" % (len(final), final)
+
+    async def run():
+        return await pass_through(post(), [hints]), await pass_through(
+            post(), [hints], before=hints
+        )
+
+    fresh, kept = asyncio.run(run())
+    assert kept == fresh
+    assert fresh[2] == b"abcd"
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "end"),
+    [(post(), ANSWERS[0], b"\r\n\r\nabcd"), (post(STREAM), ANSWERS[4], b"\r\n0\r\n\r\n")],
+    ids=["a document", "a stream"],
+)
+def test_client_that_hangs_up_with_the_last_byte_of_its_answer_was_served(request_, answer, end):
     async def run():
         scene = Scene(hold=False)
-        scene.sends(post())
+        scene.sends(request_)
         scene.engine_connects()
-        scene.engine_sends(ANSWERS[0])
+        scene.engine_sends(answer)
         scene.client.alarm.ring()
         scene.listener.end_all(EngineDiedError("too late"))
         scene.leaves()
-        assert scene.socket.written.endswith(b"\r\n\r\nabcd")
+        assert scene.socket.written.endswith(end)
         assert [served for _, served in scene.gate.left] == [True]
         await asyncio.sleep(0)
         assert [served for _, served in scene.gate.left] == [True]

@@ -455,3 +455,14 @@ def test_chunked_body_with_endless_trailers_is_refused():
 
     with pytest.raises(InvalidRequestError):
         deque(map(body.feed, [b"X: " + b"a" * 1000 + b"\r\n"] * 100))
+
+
+@pytest.mark.parametrize("digits", [b"9" * 19, b"9" * 5000, b"-1", b"1_0", b"", b" 5", b"5 "])
+def test_odd_length_is_judged_alike_behind_a_head_that_was_the_same(digits):
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n"
+    _, error = read_all([head % digits])
+    before = head % b"1" + b"x"
+    found, error_behind = read_all([before, head % digits])
+
+    assert error_behind is error
+    assert len(found) == 1
