@@ -1,6 +1,7 @@
 """What a request is when it has come: answered here, refused, or one for an engine."""
 
-from llmd.core.value import value
+from msgspec import Struct
+
 from llmd.errors import LlmdError
 from llmd.proxy import dialect, local, ollama
 from llmd.proxy.local import Answer
@@ -12,8 +13,7 @@ from llmd.proxy.request import Request
 from llmd.proxy.service import Service
 
 
-@value
-class Arrival:
+class Arrival(Struct, frozen=True):
     """A request for an engine.
 
     Attributes:
