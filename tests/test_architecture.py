@@ -112,7 +112,7 @@ def test_daemon_never_imports_an_engine():
 
 DAEMON_MAY_IMPORT = {
     *{"llmd", "pydantic", "pydantic_core", "yaml", "uvloop", "httptools", "psutil", "structlog"},
-    *{"msgspec", "aiohttp", "click", "platformdirs"},
+    *{"msgspec", "aiohttp", "click"},
     # What these bring along.
     *{"aiosignal", "annotated_types", "attr", "backports", "cython_runtime", "frozenlist", "idna"},
     *{"multidict", "propcache", "typing_extensions", "typing_inspection", "yarl"},

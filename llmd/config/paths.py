@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import platformdirs
-
 
 SOCKET_PATH_MAX_BYTES: Final = 103
 """What fits `sun_path` on macOS (104 with its NUL); Linux allows 107."""
@@ -18,23 +16,32 @@ _LONGEST_SOCKET: Final = "c-01234567.sock"
 
 def config_dir() -> Path:
     """The directory of `llmd.yaml`."""
-    return platformdirs.user_config_path("llmd")
+    return _of_user("XDG_CONFIG_HOME", ".config", mac="Application Support")
 
 
 def state_dir() -> Path:
     """Learned footprints, the ledger of hosts."""
-    directory = platformdirs.user_state_path("llmd")
+    directory = _of_user("XDG_STATE_HOME", ".local/state", mac="Application Support")
     return directory / "state" if sys.platform == "darwin" else directory
 
 
 def cache_dir() -> Path:
     """Saved prompt caches."""
-    return platformdirs.user_cache_path("llmd")
+    return _of_user("XDG_CACHE_HOME", ".cache", mac="Caches")
 
 
 def log_dir() -> Path:
     """Logs of the daemon and its hosts."""
-    return platformdirs.user_log_path("llmd")
+    directory = _of_user("XDG_STATE_HOME", ".local/state", mac="Logs")
+    return directory if sys.platform == "darwin" else directory / "log"
+
+
+def _of_user(variable: str, below_home: str, *, mac: str) -> Path:
+    """Our directory below the one that *variable* names, or that is usual; on macOS in Library."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / mac / "llmd"
+    named = os.environ.get(variable, "")
+    return (Path(named) if named.startswith("/") else Path.home() / below_home) / "llmd"
 
 
 def runtime_dir() -> Path:

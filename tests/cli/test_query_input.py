@@ -139,7 +139,7 @@ def test_users_template_chooses_the_profile(ctl, port, tmp_path):
     (folder / "mine.yaml").write_text("prompt: Do it.\nprofile: coder\n")
     home = {"XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)}
     if os.uname().sysname == "Darwin":
-        pytest.skip("platformdirs looks below Library there")
+        pytest.skip("it is below Library there")
     done = ctl("query", "-t", "mine", **home)
     assert done.returncode == 0, done.stderr
     body = asked(port)

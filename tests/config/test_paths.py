@@ -46,6 +46,31 @@ def test_socket_on_linux_is_in_the_runtime_directory_of_the_login(monkeypatch):
     assert paths.socket_path() == Path(f"/t/llmd-{os.getuid()}/llmd.sock")
 
 
+def test_directories_on_linux_are_those_of_the_xdg_specification(monkeypatch):
+    monkeypatch.setattr(paths.sys, "platform", "linux")
+    monkeypatch.setenv("HOME", "/home/ada")
+    for name in ("CONFIG", "STATE", "CACHE"):
+        monkeypatch.delenv(f"XDG_{name}_HOME", raising=False)
+    assert paths.config_dir() == Path("/home/ada/.config/llmd")
+    assert paths.state_dir() == Path("/home/ada/.local/state/llmd")
+    assert paths.log_dir() == Path("/home/ada/.local/state/llmd/log")
+    assert paths.cache_dir() == Path("/home/ada/.cache/llmd")
+    monkeypatch.setenv("XDG_STATE_HOME", "/var/ada")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative, and so ignored")
+    assert paths.log_dir() == Path("/var/ada/llmd/log")
+    assert paths.config_dir() == Path("/home/ada/.config/llmd")
+
+
+def test_directories_on_a_mac_are_below_library(monkeypatch):
+    monkeypatch.setattr(paths.sys, "platform", "darwin")
+    monkeypatch.setenv("HOME", "/Users/ada")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/of/no/interest")
+    assert paths.config_dir() == Path("/Users/ada/Library/Application Support/llmd")
+    assert paths.state_dir() == Path("/Users/ada/Library/Application Support/llmd/state")
+    assert paths.log_dir() == Path("/Users/ada/Library/Logs/llmd")
+    assert paths.cache_dir() == Path("/Users/ada/Library/Caches/llmd")
+
+
 def test_named_socket_comes_first(monkeypatch):
     monkeypatch.setenv("LLMD_SOCKET", "/from/variable.sock")
     assert paths.socket_path() == Path("/from/variable.sock")
