@@ -151,7 +151,7 @@ HELD_OUT = [
     Case("deepseek_v3", "8", 768, 1),
     Case("qwen3_moe", "6", 640, 3, again=True),
     Case("llama", "bf16", 512, 2, again=True),
-    Case("qwen2", "Q8_0", 4096, 3, FAT, again=True),
+    Case("qwen2", "Q8_0", 8192, 3, again=True),
     Case("gpt_oss", "Q8_0", 8192, 1, again=True),
     Case("deepseek_v3", "Q4_K_M", 8192, 2, again=True),
     Case("llama", "Q4_0", 32_768, 1, NARROW, rounds=1),

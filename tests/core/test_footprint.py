@@ -93,6 +93,22 @@ def small_f32() -> ModelShape:
     )
 
 
+def narrow_f32() -> ModelShape:
+    """Four million random weights in 32 bits, where most is what MLX computes with."""
+    return shape(
+        weights_bytes=15 * MIB,
+        quantization="f32",
+        layers=(LayerCache(128, 128),) * 6,
+        hidden=256,
+        intermediate=512,
+        heads=4,
+        head_dim=64,
+        vocab=1024,
+        experts_used=0,
+        element_bytes=4,
+    )
+
+
 def measure(of: ModelShape, context: int, sequences: int, cache_mib: int = 0, **options):
     return estimate(
         of,
@@ -120,6 +136,8 @@ MEASURED = [
         607,
         id="MLX 302 MiB f16, 2 x 512",
     ),
+    pytest.param(narrow_f32(), 768, 6, 4, 512, 199, id="MLX 15 MiB f32, 6 x 768"),
+    pytest.param(narrow_f32(), 768, 6, 4, 512, 223, id="MLX 15 MiB f32, 6 x 768, another time"),
     pytest.param(random_weights("gguf", 302.6), 1024, 2, 64, None, 508, id="GGUF F16, 2 x 1024"),
     pytest.param(random_weights("gguf", 160.8), 1024, 2, 64, None, 364, id="GGUF Q8_0, 2 x 1024"),
     pytest.param(
