@@ -136,8 +136,8 @@ MEASURED = [
         607,
         id="MLX 302 MiB f16, 2 x 512",
     ),
-    pytest.param(narrow_f32(), 768, 6, 4, 512, 199, id="MLX 15 MiB f32, 6 x 768"),
-    pytest.param(narrow_f32(), 768, 6, 4, 512, 223, id="MLX 15 MiB f32, 6 x 768, another time"),
+    pytest.param(narrow_f32(), 768, 6, 4, 256, 199, id="MLX 15 MiB f32, 6 x 768"),
+    pytest.param(narrow_f32(), 768, 6, 4, 256, 223, id="MLX 15 MiB f32, 6 x 768, another time"),
     pytest.param(random_weights("gguf", 302.6), 1024, 2, 64, None, 508, id="GGUF F16, 2 x 1024"),
     pytest.param(random_weights("gguf", 160.8), 1024, 2, 64, None, 364, id="GGUF Q8_0, 2 x 1024"),
     pytest.param(
