@@ -198,8 +198,8 @@ class ClientConnection(Wire):
         granted_s = limits.body_timeout_s * (1 + request.body_bytes / limits.body_step_bytes)
         left_s = self._began_s + granted_s - self._service.deadlines.now()
         self.alarm.set(max(min(left_s, limits.body_timeout_s), 0.001))
-        if request.expects_continue:
-            request.expects_continue = False
+        if request.head.expects_continue:
+            request.head.expects_continue = False  # no other request has this head
             self.write(CONTINUE)
         return False
 

@@ -205,25 +205,17 @@ class Exchange:
             self.broke(connection)
 
     def _finish(self, last: bytes) -> None:
-        """The engine has answered: send *last*, the end of it."""
+        """The engine has answered: send *last*, the end of it, and give everything back."""
+        # First, for uvloop sends at once; and to give the place back may set the next one going.
         self._client.write(last)
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.receiver = None
-        # The client need not wait for what else is to be done.
-        self._service.soon(self._wind_up, connection)
-
-    @contained
-    def _wind_up(self, connection: UpstreamConnection | None) -> None:
-        """Give *connection* and the place back; may set the next request going."""
         if connection is not None:
             self._service.pool.give_back(connection)
         events, on_rate = self._relay.events, self._service.on_rate
         if events is not None and on_rate is not None and self._lease is not None:
             self._rate.tell(self._lease.profile, events.count, on_rate)
-        if self._ticket is not None:  # the client has not hung up meanwhile
-            self._leave(served=True)
-            self._client.exchange_over()
+        self._leave(served=True)
+        self._client.exchange_over()
 
     @contained
     def broke(self, connection: UpstreamConnection) -> None:
@@ -283,8 +275,6 @@ class Exchange:
 
     def end(self, error: LlmdError) -> None:
         """End it now, with *error* as far as that can still be told."""
-        if self._state is _DONE:
-            return
         if self._state is _WAITING:
             self._refuse(error)
             return
@@ -323,13 +313,12 @@ class Exchange:
 
     def hung_up(self) -> None:
         """The client is gone: stop the engine and give the place back, at once."""
-        served = self._state is _DONE
-        if not served:
+        if self._state is not _DONE:
             self._fire(T.LEFT)
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
-        self._leave(served=served)
+        self._leave(served=False)
 
     def fail(self, bug: Exception) -> None:
         """Of `contained`."""
@@ -349,7 +338,7 @@ class Exchange:
 
     def silent(self) -> None:
         """The client's alarm: show that somebody is there, if nothing was sent for a while."""
-        if not self._stream or self._state is _DONE:
+        if not self._stream:
             return
         service, delay_s = self._service, self._service.limits.comment_s
         if self._state is _STREAMING:

@@ -38,7 +38,7 @@ class Head:
         fields: The headers that llmd reads, by lower-case name; most of them are not passed on.
         keep_alive: Whether the client wants to go on afterwards.
         length: What Content-Length says; -1 for a chunked body, 0 without a body.
-        expects_continue: The body comes once it is asked for.
+        expects_continue: The body comes once it is asked for. Such a head is not used again.
         admitted: The guard that let it pass, and the CORS lines of its answers.
         outgoing: Where it went last, and what of it went there.
     """

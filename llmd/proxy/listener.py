@@ -74,7 +74,6 @@ class PortListener:
             pool=pool,
             limits=limits or Limits(),
             deadlines=self._deadlines,
-            soon=self._loop.call_soon,
             on_rest=self._look,
             on_finished=on_finished,
             on_rate=on_rate,

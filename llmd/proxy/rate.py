@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
+from msgspec import Struct
+
 
 _RATED_EVENTS: Final = 16
 """A stream of fewer events says little about speed."""
@@ -10,13 +12,11 @@ _CLOSING_EVENTS: Final = 3
 """The end of a stream: a finish reason, the usage, `[DONE]`."""
 
 
-class Rate:
+class Rate(Struct):
     """Of one stream: when its first and its last piece came, in seconds of one clock."""
 
-    __slots__ = ("first_s", "last_s")
-
-    def __init__(self) -> None:
-        self.first_s = self.last_s = 0.0
+    first_s: float = 0.0
+    last_s: float = 0.0
 
     def piece(self, now: float) -> None:
         """A piece has come."""

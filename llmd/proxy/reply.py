@@ -4,6 +4,8 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
+from msgspec import Struct
+
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -29,7 +31,7 @@ _CHUNKED: Final = Framing.CHUNKED
 _CLOSE: Final = Framing.CLOSE
 
 
-class Reply:
+class Reply(Struct):
     """The response to one request, from the point of view of its client.
 
     Attributes:
@@ -38,15 +40,12 @@ class Reply:
         status: 0 until `head` was called.
     """
 
-    __slots__ = ("framing", "head_only", "keep_alive", "lines", "minor", "status")
-
-    def __init__(self, *, minor: int, head_only: bool, keep_alive: bool, lines: bytes) -> None:
-        self.minor = minor
-        self.head_only = head_only
-        self.keep_alive = keep_alive
-        self.lines = lines
-        self.status = 0
-        self.framing = _NONE
+    lines: bytes
+    minor: int = 1
+    head_only: bool = False
+    keep_alive: bool = True
+    status: int = 0
+    framing: Framing = _NONE
 
     def head(self, status: int, lines: bytes, length: int | None) -> bytes:
         """The response head.

@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 import httptools
+from msgspec import Struct
 
 from llmd.errors import HeaderTooLargeError, InvalidRequestError
 from llmd.proxy.chunks import ChunkedBody, body_too_large
@@ -25,24 +26,19 @@ _SILENT: Final = object()
 _TOKEN_START: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-class Request:
+class Request(Struct):
     """One request. `body` is whole once the reader says so.
 
     Attributes:
         head: Of other requests of this client, too.
         length: Of the body as it is announced; -1 while only its end will tell.
-        expects_continue: The body comes once it is asked for.
         body_bytes: The size of the body as it came, so far.
     """
 
-    __slots__ = ("body", "body_bytes", "expects_continue", "head", "length")
-
-    def __init__(self, head: Head, length: int, body: bytes | bytearray = b"") -> None:
-        self.head = head
-        self.length = length
-        self.expects_continue = head.expects_continue
-        self.body = body
-        self.body_bytes = len(body)
+    head: Head
+    length: int
+    body: bytes | bytearray = b""
+    body_bytes: int = 0
 
 
 class RequestReader:

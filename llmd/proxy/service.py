@@ -52,7 +52,6 @@ class Service(Struct):
 
     Attributes:
         port: As bound; the gate knows the port by it.
-        soon: Calls a function once what has come is dealt with, as `loop.call_soon` does.
         on_rest: Called when a connection has come to rest while the port is `held`.
         draining: Each answer is the last on its connection.
         held: No further request is begun.
@@ -64,7 +63,6 @@ class Service(Struct):
     pool: UpstreamPool
     limits: Limits
     deadlines: Deadlines
-    soon: Callable[..., object]
     on_rest: Callable[[], None]
     on_finished: OnFinished | None = None
     on_rate: OnRate | None = None

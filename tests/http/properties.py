@@ -78,7 +78,6 @@ async def _back(pieces):
     scene.engine_connects()
     for piece in pieces:
         scene.engine_sends(piece)
-    await asyncio.sleep(0)
     kept = scene.pool.kept
     if scene.engine is not None and scene.engine.receiver is not None:
         scene.engine_ends()
