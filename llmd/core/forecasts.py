@@ -86,9 +86,8 @@ class Forecasts:
 
     def _stayed(self, profile: str, now: float) -> bool:
         """Has it been used too recently to be unloaded as idle?"""
-        residency = self._book.profiles[profile]
-        idle_s = self._book.histories[profile].idle_s(now)
-        return idle_s <= residency.idle_ttl_s or self._book.pinned(profile)
+        unused_s = now - self._book.histories[profile].used_s
+        return unused_s <= self._book.profiles[profile].idle_ttl_s or self._book.pinned(profile)
 
     def _admit(self, trial: Trial, profile: str, now: float) -> None:
         """Make *profile* resident in *trial*, as the planner would if nobody were busy."""

@@ -72,7 +72,7 @@ class History(Struct):
     def used(self, now: float) -> None:
         """A request was granted."""
         self.requests += 1
-        if self.idle_s(now) > VISIT_S:
+        if now - self.used_s > VISIT_S:
             self._earlier = self._left(now)
             self._visited_s = now
         self.used_s = now

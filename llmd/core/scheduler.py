@@ -7,7 +7,7 @@ becomes of hosts in `outcomes.py`, commands in `commands.py`; here is what happe
 
 from itertools import islice
 from math import inf
-from typing import assert_never
+from typing import Final, assert_never
 
 from llmd.core.adoption import Adoption, take_stock
 from llmd.core.allocator import Allocator
@@ -49,6 +49,10 @@ from llmd.errors import (
     QueueFullError,
     ShuttingDownError,
 )
+
+
+# Bound once: to look a member up in its class costs ten times as much, for each request.
+_READY: Final = SlotState.READY
 
 
 class Scheduler:
@@ -143,7 +147,7 @@ class Scheduler:
         slot, named = placed
         held = slot.holds
         if (
-            slot.state is SlotState.READY
+            slot.state is _READY
             and held is not None
             and named in (None, held.profile)
             and len(held.in_flight) < self._book.profiles[held.profile].parallel
@@ -228,7 +232,7 @@ class Scheduler:
         if event.served:
             held.served += 1
             self._book.histories[held.profile].served()
-        if slot.state is not SlotState.READY or self._anybody_waits:
+        if slot.state is not _READY or self._anybody_waits:
             return False
         idle_out_s = now + held.idle_ttl_s
         if idle_out_s < self._wake_s and not held.in_flight and not self._book.pinned(held.profile):
@@ -264,7 +268,7 @@ class Scheduler:
         """Grant what ready hosts have sequences for, in the order of arrival."""
         for slot in self._book:
             held = slot.holds
-            if not slot.queue or held is None or slot.state is not SlotState.READY:
+            if not slot.queue or held is None or slot.state is not _READY:
                 continue
             free = self._book.profiles[held.profile].parallel - len(held.in_flight)
             for waiter in list(islice(slot.waiters_for(held.profile), max(free, 0))):

@@ -5,6 +5,7 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -25,9 +26,8 @@ else:
     _AWAKE: Final = time.CLOCK_MONOTONIC
 
 
-def now() -> float:
-    """Seconds since some moment in the past; never goes back, and goes on while asleep."""
-    return time.clock_gettime(_CLOCK)
+now: Final[Callable[[], float]] = partial(time.clock_gettime, _CLOCK)
+"""Seconds since some moment in the past; never goes back, and goes on while asleep."""
 
 
 def awake_s() -> float:

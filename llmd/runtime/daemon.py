@@ -78,6 +78,7 @@ class Daemon:
         events: The decisions, for `llmd-ctl events`.
         waiting: Requests that have no answer yet, by ticket.
         tokens_per_s: Of the last stream of each profile.
+        new_ticket: Numbers requests and commands.
         departure: How and when it ends.
         commands: What administrators wait for.
     """
@@ -114,7 +115,7 @@ class Daemon:
         self._naps = clock.Naps()
         self.waiting: dict[Ticket, Settled] = {}
         self.tokens_per_s: dict[str, float] = {}
-        self._tickets = itertools.count(1)
+        self.new_ticket: Callable[[], Ticket] = itertools.count(1).__next__
         self._queue: deque[Event] = deque()
         self._dispatching = False
         self._tasks: asyncio.TaskGroup
@@ -320,10 +321,6 @@ class Daemon:
     def _tick(self) -> None:
         self._timer = None
         self.dispatch(Ticked())
-
-    def new_ticket(self) -> Ticket:
-        """A number for a request or a command."""
-        return next(self._tickets)
 
     # --- commands -------------------------------------------------------------------------------
 
