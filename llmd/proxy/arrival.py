@@ -36,15 +36,16 @@ class Arrival(Struct, frozen=True):
 def understand(request: Request, reply: Reply, service: Service) -> Answer | Arrival:
     """What becomes of *request*, which is whole; causes nothing."""
     head = request.head
+    translated = head.path in ollama.TRANSLATED and service.gate.is_gateway(service.port)
     try:
         answer = local.answer(request, port=service.port, gate=service.gate, guard=service.guard)
         if answer is not None:
             return answer
-        if head.path in ollama.TRANSLATED and service.gate.is_gateway(service.port):
+        if translated:
             return _translate(request, reply, service)
         return _for_engine(request, Relay(reply, head.name, service.limits), service)
     except LlmdError as error:
-        body = dialect.render(error.to_openai(), head.path)
+        body = dialect.render(error.to_openai(), head.path if translated else head.name)
         return Answer(error.status, dialect.error_lines(error), body)
 
 

@@ -218,14 +218,7 @@ class ClientConnection(Wire):
             lines=b"X-Request-Id: %b\r\n" % self._request_id,
         )
         self._stage = _BODY
-        guard, admitted = service.guard, head.admitted
-        if admitted is not None and admitted[0] is guard:
-            reply.lines += admitted[1]
-            return
-        cors = guard.admit(head)
-        reply.lines += cors
-        guard.authorize(head)
-        head.admitted = (guard, cors)
+        service.guard.judge(head, reply)
 
     def _begin(self, request: Request) -> bool:
         """The request is whole; True when it is answered on return."""

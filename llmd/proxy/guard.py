@@ -15,6 +15,7 @@ from typing import Final
 
 from llmd.errors import ForbiddenOriginError, InvalidRequestError, UnauthorizedError
 from llmd.proxy.head import Head
+from llmd.proxy.reply import Reply
 
 
 _MAX_REMEMBERED: Final = 256
@@ -54,6 +55,22 @@ class Guard:
         self._addresses = set(bound)
         self._any_address = any(address.is_unspecified for address in bound)
         self._known_hosts: set[bytes] = set()
+
+    def judge(self, head: Head, reply: Reply) -> None:
+        """Admit and authorize *head*, unless this guard has done so before.
+
+        *reply* gets its CORS lines, a refusal by `authorize` too.
+
+        Raises:
+            LlmdError: As those two.
+        """
+        if head.admitted is not None and head.admitted[0] is self:
+            reply.lines += head.admitted[1]
+            return
+        cors = self.admit(head)
+        reply.lines += cors
+        self.authorize(head)
+        head.admitted = (self, cors)
 
     def admit(self, head: Head) -> bytes:
         """See who is behind *head*; returns the CORS header lines of its answer, mostly none.
