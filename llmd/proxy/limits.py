@@ -42,5 +42,5 @@ class Limits(Struct, frozen=True):
     """To reach an upstream, TLS included."""
     upstream_idle_s: float = 15.0
     """An unused upstream connection is kept so long."""
-    upstream_idle_max: int = 64
+    upstream_idle_max: int = 256
     """Unused connections kept for one upstream."""

@@ -14,6 +14,7 @@ from tests.bench.report import OUT, ROOT, say
 TITLES = {
     "data_plane": "The data plane alone, against an instant engine",
     "profile": "Where the data plane's CPU time goes",
+    "inside": "What llmd itself computes for a small request",
     "whole_daemon": "The whole daemon, against an instant engine",
     "rivals": "The whole daemon beside other proxies",
     "startup": "What a person waits for before a command does anything",

@@ -2,10 +2,11 @@
 
     python -m tests.bench.rivals --scale 0.1 nginx
 
-Rows are those of `planes.py`, at half its length; a dash is what a side was not asked for. nginx
-and litellm's proxy are looked for on PATH and in build/, where `make bench-rivals` puts them; what
-is missing is left out, and said. nginx is what a proxy in C that looks at nothing costs; `aiohttp`
-is `aiohttp_proxy.py`. llama-swap is on PATH or left out: no registry of packages has it.
+Rows are those of `planes.py`, at half its length; a dash is what a side was not asked for. `splice`
+is what the machine costs any proxy in Python (`splice.py`), `aiohttp` a plain one, nginx one in C
+that looks at nothing. nginx and litellm's are looked for on PATH and in build/, where `make
+bench-rivals` puts them; what is missing is left out, and said. llama-swap is on PATH or left out:
+no registry of packages has it.
 """
 
 import argparse
@@ -58,6 +59,11 @@ def aiohttp_proxy(_directory, engine, port):
     return [sys.executable, "-m", "tests.bench.aiohttp_proxy", url, str(port)], {}
 
 
+def splice(_directory, engine, port):
+    url = f"http://127.0.0.1:{engine}"
+    return [sys.executable, "-m", "tests.bench.splice", url, str(port)], {}
+
+
 def nginx(directory, engine, port):
     program = found("nginx", ROOT / "build" / "nginx" / "usr" / "sbin")
     (directory / "nginx.conf").write_text(NGINX.format(engine=engine, port=port))
@@ -89,7 +95,13 @@ def llama_swap(directory, engine, port):
     return program and [program, *words], {}
 
 
-RIVALS = {"aiohttp": aiohttp_proxy, "nginx": nginx, "litellm": litellm, "llama-swap": llama_swap}
+RIVALS = {
+    "splice": splice,
+    "aiohttp": aiohttp_proxy,
+    "nginx": nginx,
+    "litellm": litellm,
+    "llama-swap": llama_swap,
+}
 SLOW = {"litellm": 32}
 """Connections that they are given at most: litellm's one worker takes seconds to answer 32."""
 MISSING = {"llama-swap": "no registry of packages has it; nothing is said about it here"}
