@@ -207,7 +207,6 @@ class ClientConnection(Wire):
         """A head is complete: judge it before any of its body is taken."""
         service, head = self._service, request.head
         self._began_s = service.deadlines.now()
-        self.bytes_out = 0
         self._head_begun = False
         self._request = request
         self._request_id = service.request_id(head.fields.get(b"x-request-id"))
@@ -236,14 +235,12 @@ class ClientConnection(Wire):
         exchange.start()
         return self._exchange is None
 
-    def exchange_over(self, *, cut: bool = False, reset: bool = False) -> None:
+    def exchange_over(self, *, reset: bool = False) -> None:
         """Of the exchange: everything has been written.
 
-        *cut*: the answer is not whole. *reset*: only a reset can say so.
+        *reset*: it is not whole, and only a reset can say so.
         """
-        reply, exchange = self._reply, self._exchange
-        self._exchange = None
-        self._report(cut=cut, profile=None if exchange is None else exchange.profile)
+        reply, self._exchange = self._reply, None
         self._request = self._reply = None
         if reset:
             self._reset()
@@ -268,7 +265,6 @@ class ClientConnection(Wire):
         """Refuse a request that is not whole, or no request at all, and end the connection."""
         request, reply = self._request, self._reply
         if reply is None:
-            self._began_s = self._service.deadlines.now()
             self._request_id = self._service.request_id(None)
             lines = b"X-Request-Id: %b\r\n" % self._request_id
             reply = Reply(minor=1, head_only=False, keep_alive=False, lines=lines)
@@ -282,22 +278,8 @@ class ClientConnection(Wire):
         if goes_on:
             self.exchange_over()
             return
-        self._report(cut=False, profile=None)
         self._request = self._reply = None
         self._linger()
-
-    def _report(self, *, cut: bool, profile: str | None) -> None:
-        if self._service.on_finished is not None:
-            status = 0 if self._reply is None else self._reply.status
-            self._service.report(
-                self._request,
-                self._request_id,
-                profile=profile,
-                status=status,
-                cut=cut,
-                began_s=self._began_s,
-                bytes_out=self.bytes_out,
-            )
 
     # --- ends ---
 
@@ -305,7 +287,6 @@ class ClientConnection(Wire):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.hung_up()
-            self._report(cut=True, profile=exchange.profile)
             self._request = self._reply = None
         if self._stage is not _CLOSING:
             self._close()

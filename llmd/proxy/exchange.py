@@ -248,13 +248,10 @@ class Exchange:
 
     def _cut(self) -> None:
         """End the connection so that nobody takes the half answer for a whole one."""
-        reply, client = self._reply, self._client
+        reply = self._reply
         reply.keep_alive = False
-        if reply.framing is Framing.CLOSE:
-            client.exchange_over(cut=True, reset=True)
-        else:
-            # The framing tells, and what was sent so far still arrives.
-            client.exchange_over(cut=True)
+        # Other framings tell, and what was sent so far still arrives.
+        self._client.exchange_over(reset=reply.framing is Framing.CLOSE)
 
     def _ask_why(self) -> None:
         self._fire(T.BROKE)
@@ -300,9 +297,8 @@ class Exchange:
 
     def _answer_error(self, error: LlmdError) -> None:
         self._leave(served=False)
-        begun = self._reply.status != 0
         self._client.write(self._relay.error(error))
-        self._client.exchange_over(cut=begun)
+        self._client.exchange_over()
 
     def _leave(self, *, served: bool) -> None:
         ticket, self._ticket = self._ticket, None

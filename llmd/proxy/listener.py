@@ -18,7 +18,7 @@ from llmd.proxy.gate import Gate, Upstream
 from llmd.proxy.guard import Guard
 from llmd.proxy.limits import Limits
 from llmd.proxy.pool import UpstreamPool
-from llmd.proxy.service import OnFinished, OnRate, Service
+from llmd.proxy.service import OnRate, Service
 
 
 _BACKLOG: Final = 512
@@ -50,7 +50,6 @@ class PortListener:
 
     Args:
         port: To bind; 0 lets the kernel choose. The gate hears the bound one.
-        on_finished: Called once for each request, with what an access log needs.
         on_rate: Called for each stream that was long enough to tell its tokens per second.
     """
 
@@ -62,7 +61,6 @@ class PortListener:
         pool: UpstreamPool,
         limits: Limits | None = None,
         *,
-        on_finished: OnFinished | None = None,
         on_rate: OnRate | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -75,7 +73,6 @@ class PortListener:
             limits=limits or Limits(),
             deadlines=self._deadlines,
             on_rest=self._look,
-            on_finished=on_finished,
             on_rate=on_rate,
         )
         self._listening: list[socket.socket] = []

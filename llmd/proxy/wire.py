@@ -24,12 +24,11 @@ class Wire(asyncio.Protocol):
         ring: Called when the alarm rings.
 
     Attributes:
-        bytes_out: Sent since this was last set to 0.
         write_paused: The client reads slower than we write.
     """
 
     __slots__ = (
-        "_reading_paused", "_service", "_stage", "_transport", "alarm", "bytes_out", "write_paused",
+        "_reading_paused", "_service", "_stage", "_transport", "alarm", "write_paused",
     )  # fmt: skip
 
     def __init__(self, service: Service, ring: Callable[[], None]) -> None:
@@ -38,7 +37,6 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reading_paused = False
         self.alarm = Alarm(service.deadlines, ring)
-        self.bytes_out = 0
         self.write_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,7 +48,6 @@ class Wire(asyncio.Protocol):
         """Send *data*, or nothing when the client is gone."""
         transport = self._transport
         if data and transport is not None and not transport.is_closing():
-            self.bytes_out += len(data)
             transport.write(data)
 
     def _pause_reading(self) -> None:

@@ -363,7 +363,6 @@ class Plane:
         self.limits = limits or Limits()
         self.guard = guard or Guard()
         self.hosts = hosts
-        self.finished = []
         self._hold = hold
         self._clients = []
         self._former = []
@@ -379,9 +378,7 @@ class Plane:
         return self
 
     def _make_listener(self):
-        listener = PortListener(
-            0, self.gate, self.guard, self.pool, self.limits, on_finished=self._finished
-        )
+        listener = PortListener(0, self.gate, self.guard, self.pool, self.limits)
         forget = listener._forget
 
         def forgotten(connection):
@@ -405,10 +402,6 @@ class Plane:
         await self.listener.start(sockets=standing.listening)
         for sock, unread in standing.clients:
             await self.listener.adopt(sock, unread)
-
-    def _finished(self, finished):
-        self.finished.append(finished)
-        self.gate._note()
 
     def _spawn(self, coroutine):
         task = asyncio.get_running_loop().create_task(coroutine)

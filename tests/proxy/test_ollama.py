@@ -199,9 +199,6 @@ async def test_chat_is_streamed_as_lines_and_the_connection_lives_on(gateway):
     (first, _) = plane.engine.requests
     assert first.line == "POST /v1/chat/completions HTTP/1.1"
     assert json.loads(first.body)["stream"] is True
-    assert [(f.path, f.status, f.profile) for f in plane.finished] == [
-        ("/api/chat", 200, "code")
-    ] * 2
 
 
 async def test_one_document_comes_with_its_length(gateway):

@@ -164,7 +164,6 @@ async def test_large_body_arrives_byte_for_byte(start):
     assert (await client.post(body)).status == 200
 
     assert plane.engine.requests[0].body == body
-    assert plane.finished[0].bytes_in == len(body)
 
 
 async def test_expect_continue_is_answered_before_the_body(start):
@@ -622,18 +621,3 @@ async def test_huge_engine_error_is_passed_on_as_it_is(start, coded):
     response = await client.post()
 
     assert (response.status, response.body) == (500, body)
-
-
-async def test_finished_requests_are_reported_without_their_words(start):
-    plane = await start()
-    client = await plane.client()
-
-    await client.post(b'{"model":"any","prompt":"secret"}', path="/v1/completions?q=secret")
-
-    (finished,) = plane.finished
-    assert finished.method == "POST"
-    assert finished.path == "/v1/completions"
-    assert (finished.status, finished.profile, finished.cut) == (200, "code", False)
-    assert finished.port == plane.listener.port
-    assert finished.bytes_out > 11
-    assert "secret" not in repr(finished)
