@@ -58,10 +58,6 @@ class Head:
         self.expects_continue = False
         self.admitted: tuple[Guard, bytes] | None = None
         self.outgoing: tuple[Upstream, bytes] | None = None
-        self.go_to(target)
-
-    def go_to(self, target: bytes) -> None:
-        """Set where it goes; *target* is a path, with or without a query."""
         self.target = target
         # Engines decode it, too: it is judged as what they will see.
         self.path = unquote(target.partition(b"?")[0].decode("latin-1"))
