@@ -512,6 +512,19 @@ def test_busy_resident_is_not_idle_however_long_it_takes():
     assert world.state("a") == "unloading"
 
 
+def test_idle_time_runs_out_also_for_one_that_was_busy_when_somebody_looked():
+    world = World([profile("a", 1, idle_ttl_s=60)], budget=30)
+    resident(world, "a")
+    world.finish(world.ask(1))  # wakes at 60
+    ticket = world.ask(1)
+    world.sleep(100)
+    world.finish(ticket)
+    world.sleep(59)
+    assert world.state("a") == "ready"
+    world.sleep(2)
+    assert world.state("a") == "unloading"
+
+
 # --- commands
 
 
