@@ -176,24 +176,26 @@ async def events(machine, manager, tally, began):
     async def at(number):
         await asyncio.sleep(max(0.0, began + number * pause_s - time.monotonic()))
 
-    def kill():
+    async def kill():
         starts = len(manager.starts)
         start = time.monotonic()
         tally.kills.append((start, float("inf")))
-        manager.kill(signal.SIGKILL)
+        await asyncio.to_thread(manager.kill, signal.SIGKILL)
+        for _ in range(3):
+            await asyncio.sleep(0)  # until the clients here have heard of it, and use no kept one
         tally.kills[-1] = (start, time.monotonic())
-        manager.wait_until(lambda: len(manager.starts) > starts)
-        manager.wait_ready(30)
+        await asyncio.to_thread(manager.wait_until, lambda: len(manager.starts) > starts)
+        await asyncio.to_thread(manager.wait_ready, 30)
 
     await at(1)
     await asyncio.to_thread(machine.restart)
     await at(2)
-    await asyncio.to_thread(kill)
+    await kill()
     await at(3)
     machine.upgrade("0.2.0")
     assert (await asyncio.to_thread(machine.restart))["version"] == "0.2.0"
     await at(4)
-    await asyncio.to_thread(kill)
+    await kill()
     await at(5)
     await asyncio.to_thread(machine.restart)
 
