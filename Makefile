@@ -100,7 +100,7 @@ STATES ?= 300000
 explore: $(READY)  ## every state of small worlds around the scheduler, up to STATES=300000 each
 	LLMD_EXPLORE_STATES=$(STATES) $(BIN)/python -m pytest -s tests/core/test_exploration.py
 
-bench: $(DEMO)  ## measure (an hour), or ONLY="idle swap", idle for SECONDS=600; build/bench/
+bench: $(DEMO)  ## measure everything, or ONLY="idle swap", idle for SECONDS=600; build/bench/
 	LLMD_BENCH_SECONDS=$(SECONDS) $(BIN)/python -m tests.bench $(ONLY)
 
 # What `make bench ONLY=rivals` compares with, in build/ and nowhere else.

@@ -13,14 +13,12 @@ from msgspec import Struct
 from llmd.errors import HeaderTooLargeError, InvalidRequestError
 from llmd.proxy.chunks import ChunkedBody, body_too_large
 from llmd.proxy.head import Head, parse
+from llmd.proxy.known import KnownHead
 from llmd.proxy.limits import Limits
 
 
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: ?(\d{1,18})(?=\r\n)", re.IGNORECASE)
-_MEMORABLE: Final = 4096
-"""Larger heads are parsed each time."""
 _SILENT: Final = object()
 """llhttp only checks; without callbacks it copies nothing into Python."""
 _TOKEN_START: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -49,8 +47,8 @@ class RequestReader:
     """
 
     __slots__ = (
-        "_body_left", "_buffer", "_checked", "_chunked", "_known", "_known_end", "_known_start",
-        "_limits", "_parser", "_request", "_seen",
+        "_body_left", "_buffer", "_checked", "_chunked", "_known", "_limits", "_parser", "_request",
+        "_seen",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -64,9 +62,8 @@ class RequestReader:
         self._chunked: ChunkedBody | None = None
         self._checked = True
         """Whether llhttp has seen the head, and so must see the body."""
-        self._known: Head | None = None
-        self._known_start = self._known_end = b""
-        """The last head with a Content-Length, around its number: clients repeat themselves."""
+        self._known: tuple[KnownHead, Head] | None = None
+        """The last head with a Content-Length."""
 
     @property
     def pending(self) -> int:
@@ -127,15 +124,15 @@ class RequestReader:
 
     def _read_known(self, data: bytes) -> Request | None:
         """The request that *data* begins, if only Content-Length differs from the last head."""
-        start, end = self._known_start, self._known_end
-        if self._known is None or not (data.startswith(start) and data.endswith(end)):
+        if self._known is None:
             return None
-        digits = data[len(start) : -len(end)]
-        if not digits.isdigit() or len(digits) > 18:
+        known, head = self._known
+        found = known.find(data)
+        if found is None:
             return None
         self._checked = False
-        self._body_left = length = int(digits)
-        return Request(self._known, length)
+        self._body_left = length = found[1]
+        return Request(head, length)
 
     def _read_new(self, data: bytes) -> Request:
         self._checked = True
@@ -144,11 +141,9 @@ class RequestReader:
             self._chunked = ChunkedBody(self._limits.max_body_bytes)
         else:
             self._body_left = head.length
-            number = _LENGTH.search(data)
-            memorable = self._checked and not head.expects_continue and len(data) <= _MEMORABLE
-            if number is not None and memorable:
-                self._known = head
-                self._known_start, self._known_end = data[: number.start(1)], data[number.end(1) :]
+            known = KnownHead.of(data)
+            if known is not None and self._checked and not head.expects_continue:
+                self._known = (known, head)
         return Request(head, head.length)
 
     def _check(self, head: bytes) -> None:

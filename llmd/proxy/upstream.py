@@ -1,13 +1,13 @@
 """One connection to a host: the request goes out, the answer comes in piece by piece."""
 
 import asyncio
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
 
 from llmd.proxy.headers import CORS, NOT_PASSED_BACK
+from llmd.proxy.known import KnownHead
 
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 _MAX_BARREN: Final = 256 * 2**10
 """Bytes without any of a body: heads, interim answers, chunk extensions, trailers."""
 _USUAL: Final = frozenset({b"close", b"keep-alive"})
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: ?(\d{1,18})(?=\r\n)", re.IGNORECASE)
-_MEMORABLE: Final = 4096
-"""Larger heads are parsed each time."""
 
 
 class Receiver(Protocol):
@@ -30,33 +27,6 @@ class Receiver(Protocol):
 
     def broke(self, connection: "UpstreamConnection") -> None:
         """The connection ended, or turned out not to speak HTTP, before the answer was complete."""
-
-
-class Known:
-    """The head of an answer that was whole at once, around the number in its Content-Length.
-
-    Engines repeat themselves, as clients do: most answers that are no streams come in one piece
-    behind a head that differs from the last one in that number only.
-    """
-
-    __slots__ = ("content_type", "end", "lines", "start", "status")
-
-    def __init__(self, head: bytes, number: re.Match[bytes], answer: "UpstreamConnection") -> None:
-        self.start, self.end = head[: number.start(1)], head[number.end(1) :]
-        self.status, self.lines = answer.status, answer.lines
-        self.content_type = answer.content_type
-
-    def body(self, data: bytes) -> bytes | None:
-        """The body, if *data* is this head and exactly as much as it announces."""
-        if not data.startswith(self.start):
-            return None
-        begins = len(self.start)
-        ends = data.find(self.end, begins, begins + 18 + len(self.end))
-        digits = data[begins:ends]
-        if ends < 0 or not digits.isdigit():
-            return None
-        body = data[ends + len(self.end) :]
-        return body if len(body) == int(digits) else None
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -87,7 +57,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.on_body = self._pieces.append
         """llhttp's callback, without a Python frame in between."""
         self._parser = httptools.HttpResponseParser(self)
-        self._known: Known | None = None
+        self._known: tuple[KnownHead, int, bytes, bytes] | None = None
+        """The head of an answer that came in one piece: its status, lines and content type."""
         self.receiver: Receiver | None = None
         self.lost = False
         self.reused = False
@@ -187,10 +158,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
             return
         if self._known is not None and not self.started:
-            body = self._known.body(data)
-            if body is not None:
-                self._take_whole(self._known, body)
-                receiver.received(self, body)
+            found = self._known[0].find(data)
+            if found is not None and len(data) == found[0] + found[1]:
+                self._take_whole(*self._known[1:], length=found[1])
+                receiver.received(self, data[found[0] :])
                 self.fresh_head = False
                 return
         first, self.started = not self.started, True
@@ -218,18 +189,22 @@ class UpstreamConnection(asyncio.Protocol):
         if self.fault and self.receiver is receiver:
             self._end()
 
-    def _take_whole(self, known: Known, body: bytes) -> None:
+    def _take_whole(self, status: int, lines: bytes, content_type: bytes, *, length: int) -> None:
         """Note an answer that llhttp does not get to see: it is between two, before and after."""
         self.started = self.fresh_head = self.complete = self._keeps_alive = True
-        self.status, self.lines, self.content_type = known.status, known.lines, known.content_type
-        self.length = len(body)
+        self.length, self.status, self.lines, self.content_type = (
+            length,
+            status,
+            lines,
+            content_type,
+        )
 
     def _remember(self, data: bytes) -> None:
         """Of an answer that came in one piece: know its head again."""
         end = data.find(b"\r\n\r\n") + 4
-        number = _LENGTH.search(data, 0, end)
-        if number is not None and end <= _MEMORABLE and len(data) - end == self.length:
-            self._known = Known(data[:end], number, self)
+        known = KnownHead.of(data[:end])
+        if known is not None and len(data) - end == self.length:
+            self._known = (known, self.status, self.lines, self.content_type)
 
     def eof_received(self) -> None:
         """Of asyncio; the transport closes itself next."""

@@ -77,36 +77,23 @@ def random_weights(form: str, weights_mib: float, **changes) -> ModelShape:
     )
 
 
+def f32(**sizes) -> ModelShape:
+    """Random weights in 32 bits."""
+    return shape(quantization="f32", vocab=1024, experts_used=0, element_bytes=4, **sizes)
+
+
 def small_f32() -> ModelShape:
-    """41 million random weights in 32 bits."""
-    return shape(
-        weights_bytes=158 * MIB,
-        quantization="f32",
-        layers=(LayerCache(256, 256),) * 8,
-        hidden=512,
-        intermediate=1536,
-        heads=8,
-        head_dim=64,
-        vocab=1024,
-        experts_used=0,
-        element_bytes=4,
-    )
+    """41 million of them."""
+    layers = (LayerCache(256, 256),) * 8
+    return f32(weights_bytes=158 * MIB, layers=layers, hidden=512, intermediate=1536, heads=8,
+               head_dim=64)  # fmt: skip
 
 
 def narrow_f32() -> ModelShape:
-    """Four million random weights in 32 bits, where most is what MLX computes with."""
-    return shape(
-        weights_bytes=15 * MIB,
-        quantization="f32",
-        layers=(LayerCache(128, 128),) * 6,
-        hidden=256,
-        intermediate=512,
-        heads=4,
-        head_dim=64,
-        vocab=1024,
-        experts_used=0,
-        element_bytes=4,
-    )
+    """Four million, where most is what MLX computes with."""
+    layers = (LayerCache(128, 128),) * 6
+    return f32(weights_bytes=15 * MIB, layers=layers, hidden=256, intermediate=512, heads=4,
+               head_dim=64)  # fmt: skip
 
 
 def measure(of: ModelShape, context: int, sequences: int, cache_mib: int = 0, **options):
