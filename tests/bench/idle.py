@@ -109,7 +109,7 @@ def measure(daemon, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--seconds", type=float, default=float(os.environ.get("LLMD_BENCH_SECONDS") or 600)
+        "--seconds", type=float, default=os.environ.get("LLMD_BENCH_SECONDS") or "600"
     )
     options = parser.parse_args()
     if sys.platform != "linux":
