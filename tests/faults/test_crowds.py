@@ -101,8 +101,11 @@ def test_crowds_of_two_models_are_served_by_turns(start):
 def test_agent_and_its_helper_model_push_out_what_neither_uses(start):
     """Failure 16: both fit if a third one goes; it goes once, and nothing is evicted after that."""
     ports = free_ports(3)
-    profiles = {name: unruly(port) for name, port in zip("abc", ports, strict=True)}
-    daemon = start(lay_out(profiles))
+    # All were used within one visit, so the victim is what loads soonest: c, on a busy machine too.
+    profiles = {
+        name: unruly(port, "--ready-delay", "2") for name, port in zip("ab", ports[:2], strict=True)
+    }
+    daemon = start(lay_out({**profiles, "c": unruly(ports[2])}))
     for n in (2, 0, 0, 0, *(n % 2 for n in range(40))):
         assert request(ports[n], body=GOOD)[0] == 200
     assert [daemon.profile(name)["evictions"] for name in "abc"] == [0, 0, 1]

@@ -350,9 +350,12 @@ def switches(pid):
 @pytest.mark.skipif(not psutil.LINUX, reason="counts threads by /proc")
 async def test_idle_host_sleeps(mlx_host, connection):
     connection.chat(FRANCE[0])
-    before = switches(mlx_host.pid)
-    await asyncio.sleep(1)  # a measurement, not a wait
-    assert switches(mlx_host.pid) - before <= 3  # mlx_lm alone: ten polls
+    woken = []
+    while len(woken) < 10 and (not woken or woken[-1] > 3):  # what ends an answer may take a moment
+        before = switches(mlx_host.pid)
+        await asyncio.sleep(1)  # a measurement, not a wait
+        woken.append(switches(mlx_host.pid) - before)
+    assert woken[-1] <= 3, f"{woken} in a second each; mlx_lm alone polls ten times"
 
 
 async def test_arguments_of_the_process_tell_nothing_of_prompts(mlx_host):
