@@ -228,6 +228,11 @@ class Config(Model):
     queue_timeout: PositiveSeconds = Field(
         default=600.0, description="A request that waited so long is refused."
     )
+    saved_prompts: ByteSize = Field(
+        default=8 * 2**30,
+        description="Disk for the prompts of models that were unloaded, so that they need not be "
+        "processed again; 0 keeps none.",
+    )
     orphan_grace: PositiveSeconds = Field(
         default=30.0, description="Models outlive a daemon that is gone by so long."
     )

@@ -26,8 +26,14 @@ def state_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Saved prompt caches."""
-    return _of_user("XDG_CACHE_HOME", ".cache", mac="Caches")
+    """What can be made anew: saved prompts, shapes of models. `LLMD_CACHE_DIR` names another."""
+    chosen = os.environ.get("LLMD_CACHE_DIR")
+    return Path(chosen) if chosen else _of_user("XDG_CACHE_HOME", ".cache", mac="Caches")
+
+
+def prompts_dir() -> Path:
+    """Prompts that outlive their host."""
+    return cache_dir() / "prompts"
 
 
 def log_dir() -> Path:

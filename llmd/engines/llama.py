@@ -148,9 +148,15 @@ def _inside(profile: LlamaProfile, materials: Materials) -> Launch:
         options["draft_model"] = os.fspath(materials.draft)
     if materials.projector is not None:
         options["projector"] = os.fspath(materials.projector)
-    if materials.slot_save_dir is not None:
-        options["slot_save_dir"] = os.fspath(materials.slot_save_dir)
-    return _launch(profile, "llama", options, {})
+    return _launch(profile, "llama", {**options, **_saving(materials)}, {})
+
+
+def _saving(materials: Materials) -> dict[str, Any]:
+    """The options of prompts that outlive their host."""
+    directory = materials.saved_prompts_dir
+    if directory is None:
+        return {}
+    return {"saved_prompts_dir": os.fspath(directory), "token_bytes": materials.token_bytes}
 
 
 def _llama_server(profile: LlamaProfile, materials: Materials) -> Launch:
@@ -173,14 +179,14 @@ def _llama_server(profile: LlamaProfile, materials: Materials) -> Launch:
         argv += ["--model-draft", os.fspath(materials.draft)]
     if materials.projector is not None:
         argv += ["--mmproj", os.fspath(materials.projector)]
-    if materials.slot_save_dir is not None:
-        argv += ["--slot-save-path", os.fspath(materials.slot_save_dir)]
+    if materials.saved_prompts_dir is not None:
+        argv += ["--slot-save-path", os.fspath(materials.saved_prompts_dir)]
     words = {arg.partition("=")[0] for arg in profile.args}
     vectors = words & {"--embeddings", "--embedding", "--reranking", "--rerank"}
     if vectors:
         argv.append("--kv-unified")  # as in `llmd.hosts.llama`: else vectors can be wrong
     options: dict[str, Any] = {"argv": argv + list(profile.args), "ready": "/health"}
-    options["slots"] = "/slots"
+    options |= {"slots": "/slots", **_saving(materials)}
     if not vectors:
         options["probe"] = ["/v1/completions", _ONE_TOKEN]
     return _launch(profile, "exec", options, {})

@@ -51,6 +51,8 @@ def recipe(profile: MlxProfile, materials: Materials) -> Recipe:
     }
     if materials.buffer_cache_bytes is not None:
         options["buffer_cache_bytes"] = materials.buffer_cache_bytes
+    if materials.saved_prompts_dir is not None:
+        options["saved_prompts_dir"] = os.fspath(materials.saved_prompts_dir)
     if materials.draft is not None:
         options["draft_model"] = os.fspath(materials.draft)
     if materials.adapters is not None:

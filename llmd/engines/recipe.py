@@ -49,7 +49,8 @@ class Materials(Struct, frozen=True):
         stamps: One for each of the weights above; part of the fingerprint.
         prefill_tokens: Of a prompt, to be processed at once; None leaves it to the engine.
         buffer_cache_bytes: Of freed buffers, kept for reuse; None leaves it to the host.
-        slot_save_dir: Private directory for saved prompts, for engines that write them themselves.
+        saved_prompts_dir: Private directory for prompts that outlive their host; None keeps none.
+        token_bytes: What one token takes in a sequence's key-value cache, about.
     """
 
     installed: Installed = field(default_factory=Installed)
@@ -63,7 +64,8 @@ class Materials(Struct, frozen=True):
     stamps: tuple[Stamp, ...] = ()
     prefill_tokens: int | None = None
     buffer_cache_bytes: int | None = None
-    slot_save_dir: Path | None = None
+    saved_prompts_dir: Path | None = None
+    token_bytes: int = 0
 
     @property
     def weights_bytes(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 
 from llmd.hosts.engine import Engine, LoadError
 from llmd.hosts.protocol import MAX_LINE_BYTES, PROTOCOL, Launch, State, decode, encode
+from llmd.hosts.saved_prompts import Allowance
 from llmd.hosts.sockets import listen, same_user
 
 
@@ -204,6 +205,8 @@ class Host:
                 self._load(peer, number, request)
             case "trim":
                 self._run(peer, number, lambda: {"freed_bytes": self._engine.trim()})
+            case "save":
+                self._save(peer, number, request)
             case "stop":
                 peer.send({"id": number, "ok": True})
                 self._exit(0, "asked to stop")
@@ -276,6 +279,22 @@ class Host:
             self._state, self._upstream = "ready", answer["upstream"]
 
         self._run(peer, number, load, loaded)
+
+    def _save(self, peer: _Peer, number: Any, request: dict[str, Any]) -> None:
+        if self._state != "ready":
+            self._refuse(peer, number, "save")
+            return
+        try:
+            allowance = Allowance(int(request["limit_bytes"]), float(request["within_s"]))
+        except (KeyError, TypeError, ValueError) as error:
+            peer.send({"id": number, "ok": False, "error": f"not an allowance: {error!r}"})
+            return
+
+        def save() -> dict[str, Any]:
+            self._engine.save(allowance)
+            return {"prompts": allowance.prompts, "bytes": allowance.bytes}
+
+        self._run(peer, number, save)
 
     def _refuse(self, peer: _Peer, number: Any, op: str) -> None:
         peer.send({"id": number, "ok": False, "error": f"cannot {op} while {self._state}"})

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final, Protocol
 
 from llmd.hosts.protocol import Launch
+from llmd.hosts.saved_prompts import Allowance
 
 
 EXIT_ENGINE_DIED: Final = 70
@@ -25,8 +26,8 @@ class LoadError(Exception):
 class Engine(Protocol):
     """One model inside this process, or in a server that this process looks after.
 
-    `prepare`, `load` and `trim` run on a worker thread, one at a time; the rest is called on the
-    control loop and must not block.
+    `prepare`, `load`, `trim` and `save` run on a worker thread, one at a time; the rest is called
+    on the control loop and must not block.
     """
 
     holds_interpreter: ClassVar[bool]
@@ -56,6 +57,9 @@ class Engine(Protocol):
 
     def trim(self) -> int:
         """Let go of prompt caches and spare buffers; returns the bytes that were freed."""
+
+    def save(self, allowance: Allowance) -> None:
+        """Write what *allowance* admits of the prompts that it holds, for the next host."""
 
     def stop(self, *, attended: bool) -> None:
         """End whatever would outlive this process. Called last, before it exits.

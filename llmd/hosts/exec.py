@@ -9,6 +9,8 @@ Options of the launch:
 | `probe` | `[path, body]`: a request that must succeed after that; optional |
 | `headers` | sent with every request, ours and clients'; optional |
 | `slots` | path at which a llama.cpp server lists its sequences; optional |
+| `saved_prompts_dir` | private directory in which that server saves sequences; optional |
+| `token_bytes` | what a token takes in it |
 | `stop_grace_s` | seconds between SIGTERM and SIGKILL; default 10 |
 
 In `argv`, in `headers` and in the launch's `env`, `{port}` becomes a free loopback port, `{socket}`
@@ -19,7 +21,6 @@ both.
 
 import contextlib
 import http.client
-import json
 import logging
 import os
 import random
@@ -34,9 +35,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from llmd.hosts.engine import LoadError
+from llmd.hosts.llama_saved import SavedSlots, saved_slots
 from llmd.hosts.protocol import Launch
+from llmd.hosts.saved_prompts import Allowance
 from llmd.hosts.slots import SlotsWatch
-from llmd.hosts.sockets import http_connection
+from llmd.hosts.sockets import ask
 from llmd.platform.spawn import Child, Exit, spawn
 
 
@@ -66,6 +69,7 @@ class ExecEngine:
         self._serving = False
         self._stopping = threading.Event()
         self._slots: SlotsWatch | None = None
+        self._saved: SavedSlots | None = None
 
     def prepare(self) -> None:
         """Nothing to import."""
@@ -82,13 +86,14 @@ class ExecEngine:
         headers = {name: fill(text, words) for name, text in options.get("headers", {}).items()}
         self._stop_grace_s = float(options.get("stop_grace_s", self._stop_grace_s))
 
+        place: Path | int = self._socket if on_socket else int(words["{port}"])
+        self._saved = saved_slots(options, place, headers)
         deadline = time.monotonic() + launch.load_timeout_s
         try:
             self._server = server = spawn(argv, env=env, log=None, own_session=False)
         except OSError as error:
             raise LoadError(f"{argv[0]} cannot be started: {error.strerror}") from error
         server.on_exit(self._on_exit)
-        place: Path | int = self._socket if on_socket else int(words["{port}"])
         asker = _Asker(place, headers)
         ready = str(options["ready"])
         self._await_ready(server, asker, ready, deadline, launch.load_timeout_s)
@@ -100,6 +105,8 @@ class ExecEngine:
                 raise LoadError(f"the server is ready, but answers {path} with {status}: {answer}")
         if (slots := options.get("slots")) is not None:
             self._slots = SlotsWatch(place, headers, slots)
+        if self._saved is not None:
+            self._saved.restore()
         self._serving = True
         self._raise_if_ended(server)
         if on_socket:
@@ -121,6 +128,11 @@ class ExecEngine:
     def trim(self) -> int:
         """Nothing that is known of any server."""
         return 0
+
+    def save(self, allowance: Allowance) -> None:
+        """See `Engine.save`."""
+        if self._saved is not None:
+            self._saved.save(allowance)
 
     def stop(self, *, attended: bool) -> None:
         """End the server and reap it; SIGKILL after its grace."""
@@ -181,20 +193,14 @@ class _Asker:
 
     def ask(self, method: str, path: str, body: Any, timeout_s: float) -> tuple[int, str]:
         """The status, 0 when there was no answer, and the beginning of what was said."""
-        connection = http_connection(self._place, timeout_s=max(timeout_s, 0.001))
         try:
-            headers = {**self._headers, "Connection": "close"}
-            if body is not None:
-                body = json.dumps(body)
-                headers["Content-Type"] = "application/json"
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            text = response.read(500).decode(errors="replace")
-            return response.status, f"{response.status} {text}"
+            status, text = ask(
+                self._place, method, path, body,
+                headers=self._headers, timeout_s=timeout_s, most_bytes=500,
+            )  # fmt: skip
         except (OSError, http.client.HTTPException) as error:
             return 0, str(error) or type(error).__name__
-        finally:
-            connection.close()
+        return status, f"{status} {text}"
 
 
 def fill(text: str, words: Mapping[str, str]) -> str:

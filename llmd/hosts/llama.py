@@ -10,12 +10,12 @@ Options of the launch:
 | `prompt_cache_bytes` | bound of the cache of earlier prompts, beside the sequences' own |
 | `draft_model` | path of a small GGUF for speculative decoding |
 | `projector` | path of the GGUF that gives it eyes or ears |
-| `slot_save_dir` | private directory for saved prompts; without it saving is off |
+| `saved_prompts_dir` | private directory for prompts that outlive the host; optional |
+| `token_bytes` | what a token takes in it |
 | `args` | flags of llama-server, as far as `llmd.hosts.llama_flags` knows them |
 """
 
 import http.client
-import json
 import logging
 import os
 import re
@@ -26,9 +26,11 @@ from typing import Any, ClassVar, Final
 
 from llmd.hosts.engine import LoadError
 from llmd.hosts.llama_flags import FlagError, apply_flags
+from llmd.hosts.llama_saved import SavedSlots, saved_slots
 from llmd.hosts.protocol import Launch
+from llmd.hosts.saved_prompts import Allowance
 from llmd.hosts.slots import SlotsWatch
-from llmd.hosts.sockets import http_connection
+from llmd.hosts.sockets import ask
 
 
 _MIB: Final = 2**20
@@ -50,6 +52,7 @@ class LlamaEngine:
         self._path = upstream
         self._server: Any = None
         self._slots = SlotsWatch(upstream)
+        self._saved: SavedSlots | None = None
         self._weights_bytes = 0
 
     def prepare(self) -> None:
@@ -69,6 +72,7 @@ class LlamaEngine:
         if not weights.is_file():
             raise LoadError(f"{weights} is not a file")
         self._weights_bytes = sum(part.stat().st_size for part in gguf_parts(weights))
+        self._saved = saved_slots(options, self._path, version=xllamacpp.__version__)
         params = self._params(xllamacpp, launch)
         began = time.monotonic()
         mask = os.umask(0o177)  # the server makes its socket itself
@@ -84,6 +88,8 @@ class LlamaEngine:
             timeout_s=launch.load_timeout_s,
         )
         log.info("loaded %s in %.2f s", launch.profile, time.monotonic() - began)
+        if self._saved is not None:
+            self._saved.restore()
         return {"path": os.fspath(self._path)}
 
     def progress(self) -> float | None:
@@ -101,6 +107,11 @@ class LlamaEngine:
     def trim(self) -> int:
         """Nothing: llama.cpp gives no way to empty its prompt cache."""
         return 0
+
+    def save(self, allowance: Allowance) -> None:
+        """See `Engine.save`."""
+        if self._saved is not None:
+            self._saved.save(allowance)
 
     def stop(self, *, attended: bool) -> None:
         """Nothing outlives this process."""
@@ -138,8 +149,9 @@ class LlamaEngine:
             ]
         if (projector := options.get("projector")) is not None:
             params.mmproj.path = os.fspath(projector)
-        if (directory := options.get("slot_save_dir")) is not None:
-            params.slot_save_path = os.path.join(directory, "")  # noqa: PTH118 - wants a final slash
+        if self._saved is not None:
+            # It wants a final slash.
+            params.slot_save_path = os.path.join(self._saved.directory, "")  # noqa: PTH118
         try:
             apply_flags(xllamacpp, params, options.get("args", ()))
         except FlagError as error:
@@ -166,7 +178,10 @@ class LlamaEngine:
             path, body = "/v1/embeddings", {"input": "a"}
         else:
             path, body = "/v1/completions", {"prompt": "a", "max_tokens": 1, "cache_prompt": False}
-        status, answer = _post(self._path, path, body, timeout_s)
+        try:
+            status, answer = ask(self._path, "POST", path, body, timeout_s=timeout_s)
+        except (OSError, http.client.HTTPException) as error:
+            raise LoadError(f"llama.cpp loaded, but does not answer: {error!r}") from error
         if status != http.HTTPStatus.OK:
             raise LoadError(f"llama.cpp loaded, but answers {path} with {status}: {answer[:300]}")
 
@@ -187,16 +202,3 @@ def _names_pooling(weights: Path) -> bool:
     """Whether the file says how its vectors are made of its tokens' (its settings come first)."""
     with weights.open("rb") as file:
         return b".pooling_type" in file.read(65536)
-
-
-def _post(socket_path: Path, path: str, body: object, timeout_s: float) -> tuple[int, str]:
-    connection = http_connection(socket_path, timeout_s=timeout_s)
-    try:
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", path, json.dumps(body), headers)
-        response = connection.getresponse()
-        return response.status, response.read().decode(errors="replace")
-    except (OSError, http.client.HTTPException) as error:
-        raise LoadError(f"llama.cpp loaded, but does not answer: {error!r}") from error
-    finally:
-        connection.close()

@@ -10,6 +10,7 @@ Options of the launch:
 | `prompt_cache_bytes` | bound of the cache of earlier prompts; a longer one is not kept at all |
 | `draft_model` | directory of a small model for speculative decoding; turns batching off |
 | `adapters` | directory of LoRA adapters |
+| `saved_prompts_dir` | private directory for prompts that outlive the host; optional |
 | `buffer_cache_bytes` | bound of freed buffers that MLX keeps for reuse |
 | `args` | flags of mlx_lm.server, as far as `parse_flags` knows them |
 """
@@ -21,19 +22,21 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from llmd.hosts.engine import EXIT_ENGINE_DIED, LoadError
 from llmd.hosts.http_server import serve
 from llmd.hosts.protocol import Launch
+from llmd.hosts.saved_prompts import Allowance
 from llmd.hosts.sockets import listen
 
 
 if TYPE_CHECKING:
     from llmd.hosts.mlx_generate import Generator
     from llmd.hosts.mlx_http import Service
+    from llmd.hosts.mlx_saved import SavedStates
 
 
 BUFFER_CACHE_BYTES: Final = 2**30
@@ -93,7 +96,9 @@ class MlxEngine:
         began = time.monotonic()
         self._mx.set_cache_limit(int(options.get("buffer_cache_bytes", BUFFER_CACHE_BYTES)))
         maybe_set_recommended_wired_limit()
-        cache = PromptCache(_PROMPT_CACHE_ENTRIES, int(options["prompt_cache_bytes"]))
+        cache = PromptCache(
+            _PROMPT_CACHE_ENTRIES, int(options["prompt_cache_bytes"]), _saved(options)
+        )
         self._generator = generator = Generator(
             Provider(args), cache, context_tokens=int(options["context"]), on_death=self._died
         )
@@ -169,12 +174,34 @@ class MlxEngine:
 
         return max(int(generator.call(drop)), 0)
 
+    def save(self, allowance: Allowance) -> None:
+        """See `Engine.save`."""
+        if self._generator is not None:
+            generator = self._generator
+            generator.call(lambda: generator.prompt_cache.save(allowance))
+
     def stop(self, *, attended: bool) -> None:
         """Nothing outlives this process."""
 
     def _died(self, error: BaseException) -> None:
         log.error("the generation thread died", exc_info=error)
         self.on_death(f"generation failed: {error}", EXIT_ENGINE_DIED)
+
+
+def _saved(options: Mapping[str, Any]) -> "SavedStates | None":
+    """The prompts that earlier hosts of this profile left; None when none are kept."""
+    directory = options.get("saved_prompts_dir")
+    if directory is None:
+        return None
+    import mlx_lm
+
+    from llmd.hosts.mlx_saved import SavedStates
+
+    try:
+        return SavedStates(Path(directory) / f"mlx_lm-{mlx_lm.__version__}")
+    except OSError as error:
+        log.warning("prompts are not saved: %s", error)
+        return None
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ than one layer of the old batch is there beside the new.
 """
 
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any
 
 import mlx.core as mx
@@ -19,15 +20,51 @@ from mlx_lm.models.cache import (
     trim_prompt_cache,
 )
 
+from llmd.hosts.mlx_saved import SavedStates
+from llmd.hosts.saved_prompts import Allowance
+
 
 class PromptCache(LRUPromptCache):  # type: ignore[misc]
-    """Key-value state of earlier prompts, bounded in bytes."""
+    """Key-value state of earlier prompts, bounded in bytes.
+
+    Attributes:
+        saved: Those of earlier hosts, on disk; None when none are kept.
+    """
+
+    def __init__(
+        self, most_prompts: int, most_bytes: int, saved: SavedStates | None = None
+    ) -> None:
+        super().__init__(most_prompts, most_bytes)
+        self.saved = saved
 
     def fetch_nearest_cache(self, model: Any, tokens: list[int]) -> tuple[Any, list[int]]:
-        """The state that covers most of *tokens*, and the tokens that remain: at least one.
+        """The state that covers most of *tokens*, and the tokens that remain: at least one."""
+        state, rest = self._in_memory(model, tokens)
+        if self.saved is None:
+            return state, rest
+        return self.saved.nearest(tokens, beyond=len(tokens) - len(rest)) or (state, rest)
 
-        mlx_lm answers a prompt that it has seen to the last token with nothing left to process,
-        which ends its generation thread.
+    def save(self, allowance: Allowance) -> None:
+        """Write to disk what *allowance* admits: of each kind the newest first, in turn.
+
+        Conversations, prompts without their answer, system prompts: mlx_lm keeps the latter two of
+        models whose state cannot be cut back.
+        """
+        if self.saved is None:
+            return
+        kinds = self._lru._lrus.values()  # noqa: SLF001 - mlx_lm tells the order nowhere else
+        newest = zip_longest(*map(reversed, kinds))
+        keys = [key for turn in newest for key in turn if key is not None]
+        self.saved.save(
+            ((tokens, self._trie.get(model, tokens).prompt_cache) for model, tokens in keys),
+            allowance,
+        )
+
+    def _in_memory(self, model: Any, tokens: list[int]) -> tuple[Any, list[int]]:
+        """What mlx_lm finds.
+
+        It answers a prompt that it has seen to the last token with nothing left to process, which
+        ends its generation thread.
         """
         state, rest = super().fetch_nearest_cache(model, tokens)
         if rest or not tokens:

@@ -15,6 +15,7 @@ overlap; answers come in the order in which the work is done. A host without a c
 | status | | state, error, memory, in_flight (None: ask the server), generated_tokens |
 | pulse | | progress, resting (both only where the engine counts); answered at once |
 | trim | | drops prompt caches; freed_bytes |
+| save | limit_bytes, within_s | writes prompts to disk for the next host; prompts, bytes |
 | stop | | answers, then exits with status 0 |
 
 `progress` is a text that differs whenever a token or a piece of a prompt was done; `resting` says

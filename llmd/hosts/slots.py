@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from llmd.hosts.sockets import http_connection
+from llmd.hosts.sockets import ask
 
 
 _COUNTERS: Final = ("id_task", "n_prompt_tokens_processed", "n_prompt_tokens")
@@ -52,19 +52,14 @@ class SlotsWatch:
         return self._asking is None or not self._asking.is_alive()
 
     def _ask(self) -> None:
-        connection = http_connection(self._place, timeout_s=None)
         try:
-            connection.connect()
-            connection.request("GET", self._path, headers=dict(self._headers))
-            response = connection.getresponse()
-            if response.status != http.HTTPStatus.OK:
-                self._known = {}  # it does not tell
-                return
-            self._known = summary(json.loads(response.read()))
+            status, answer = ask(
+                self._place, "GET", self._path, headers=self._headers, timeout_s=None
+            )
+            # One that answers anything else does not tell.
+            self._known = summary(json.loads(answer)) if status == http.HTTPStatus.OK else {}
         except (OSError, http.client.HTTPException, ValueError, TypeError, AttributeError):
             return  # it ends, or is no llama.cpp: what is known stays
-        finally:
-            connection.close()
 
 
 def summary(slots: Any) -> dict[str, Any]:

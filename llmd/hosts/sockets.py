@@ -2,12 +2,14 @@
 
 import contextlib
 import http.client
+import json
 import os
 import socket
 import struct
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 
 _BACKLOG: Final = 512
@@ -70,3 +72,35 @@ def http_connection(place: Path | int, *, timeout_s: float | None) -> http.clien
     if isinstance(place, Path):
         return _UnixConnection(place, timeout_s)
     return http.client.HTTPConnection("127.0.0.1", place, timeout=timeout_s)
+
+
+def ask(
+    server: Path | int,
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float | None,
+    most_bytes: int = 2**20,
+) -> tuple[int, str]:
+    """One request on a connection of its own, with *body* as JSON: the status, and what was said.
+
+    Of an answer *most_bytes* are read. *timeout_s* is for each step; None waits for ever.
+
+    Raises:
+        OSError, http.client.HTTPException: There was no answer.
+    """
+    if timeout_s is not None:
+        timeout_s = max(timeout_s, 0.001)
+    connection = http_connection(server, timeout_s=timeout_s)
+    try:
+        sent = {**(headers or {}), "Connection": "close"}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+            body = json.dumps(body)
+        connection.request(method, path, body, sent)
+        response = connection.getresponse()
+        return response.status, response.read(most_bytes).decode(errors="replace")
+    finally:
+        connection.close()

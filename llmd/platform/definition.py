@@ -21,6 +21,7 @@ CARRIED: Final = (
     "HF_HOME",
     "HF_HUB_CACHE",
     "HUGGINGFACE_HUB_CACHE",
+    "LLMD_CACHE_DIR",
     "LLMD_LOG_DIR",
     "LLMD_STATE_DIR",
     "XDG_CACHE_HOME",

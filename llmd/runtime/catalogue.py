@@ -46,6 +46,7 @@ from llmd.hosts.protocol import Launch
 from llmd.proxy.gate import BodyEdits, Upstream
 from llmd.runtime.learned import Learned
 from llmd.runtime.memory import gpu_limit, machine_memory
+from llmd.runtime.saved_prompts import directory_of
 from llmd.weights.located import Located, locate_all
 from llmd.weights.sizing import PLATFORM
 
@@ -88,6 +89,11 @@ class Entry(Struct, frozen=True):
     def launch(self) -> Launch | None:
         """What its host is told; None when nothing runs here."""
         return self.recipe.launch if self.recipe is not None else None
+
+    @property
+    def saves_prompts(self) -> bool:
+        """Whether its host may leave prompts to the one that follows."""
+        return self.launch is not None and "saved_prompts_dir" in self.launch.options
 
     @property
     def edits(self) -> BodyEdits:
@@ -208,24 +214,32 @@ def _local(
     profile: MlxProfile | LlamaProfile, config: Config, installed: Installed, learned: Learned
 ) -> Entry:
     found = locate_all(profile, models_dirs=config.models_dirs, config_dir=Path.cwd())
-    stamps = tuple(
-        Stamp(str(file), status.st_size, status.st_mtime_ns)
-        for file in found.files
-        for status in [file.stat()]
-    )
-    full = _sized(found, stamps, installed, learned)
+    stamps = tuple(_stamp(file) for file in found.files)
+    saves = config.saved_prompts > 0
+    full = _sized(found, stamps, installed, learned, saves=saves)
     extent = full.residency.extent
     if extent is None:
         return full
     smaller = tuple(
-        _sized(found.at(size), stamps, installed, learned) for size in smaller_sizes(extent)
+        _sized(found.at(size), stamps, installed, learned, saves=saves)
+        for size in smaller_sizes(extent)
     )
     residency = replace(full.residency, smaller=tuple(entry.residency for entry in smaller))
     return replace(full, residency=residency, smaller=smaller)
 
 
+def _stamp(file: Path) -> Stamp:
+    status = file.stat()
+    return Stamp(str(file), status.st_size, status.st_mtime_ns)
+
+
 def _sized(
-    found: Located, stamps: tuple[Stamp, ...], installed: Installed, learned: Learned
+    found: Located,
+    stamps: tuple[Stamp, ...],
+    installed: Installed,
+    learned: Learned,
+    *,
+    saves: bool,
 ) -> Entry:
     """What was found, run the way that its profile says."""
     profile, use = found.profile, found.use()
@@ -233,6 +247,11 @@ def _sized(
     adapters = None
     if isinstance(profile, MlxProfile) and profile.adapters is not None:
         adapters = Path(profile.adapters)
+    prompts = None
+    if saves:
+        server = installed.llama_server if profile.engine == "llama.cpp" else None
+        programs = (_stamp(server),) if server is not None else ()
+        prompts = directory_of(profile, (*stamps, *programs), context=context)
     step = prefill_tokens(
         found.shape, context_tokens=context, sequences=profile.parallel, platform=PLATFORM
     )
@@ -246,6 +265,8 @@ def _sized(
             platform=PLATFORM,
         ),
         stamps=stamps,
+        saved_prompts_dir=prompts,
+        token_bytes=footprint.cache_bytes // (context * profile.parallel),
     )  # fmt: skip
     recipe = recipe_for(profile, materials)
     mark = f"{recipe.fingerprint}-{PLATFORM}"

@@ -126,6 +126,7 @@ class Daemon:
             spawn_task=self.spawn_task, post=self.dispatch, forget=self.pool.forget,
             learn=self._learn, record=self.record,
             owner=owner, log_dir=log_dir, orphan_grace_s=config.orphan_grace,
+            saved_prompts_bytes=config.saved_prompts,
         )  # fmt: skip
         self.ports = Ports(DaemonGate(self), self.pool, self.spawn_task, self._rate, held)
         self.departure = Departure(
@@ -160,6 +161,7 @@ class Daemon:
                 await self.ports.open(self.config)
                 watcher = self._tasks.create_task(self.departure.ended.wait())
                 await ready()
+                self.spawn_task(self.hosting.tidy_prompts())
                 await watcher
             finally:
                 self.commands.refuse_all()
@@ -201,6 +203,8 @@ class Daemon:
         self.catalogue = await asyncio.to_thread(Catalogue.build, config, self.learned)
         self._examined_s.clear()
         self.hosting.orphan_grace_s = config.orphan_grace
+        self.hosting.saved_prompts_bytes = config.saved_prompts
+        self.spawn_task(self.hosting.tidy_prompts())
         self._configure()
         await self.ports.open(config)
         return before, self.catalogue

@@ -277,6 +277,15 @@ class HostProcess:
         """
         return int((await self._request("trim"))["freed_bytes"])
 
+    async def save(self, *, limit_bytes: int, within_s: float) -> tuple[int, int]:
+        """Have it write prompts to disk for the next host; how many, and their bytes.
+
+        Raises:
+            HostFailedError: It ended, or is of an earlier version.
+        """
+        answer = await self._request("save", limit_bytes=limit_bytes, within_s=within_s)
+        return int(answer["prompts"]), int(answer["bytes"])
+
     async def _request(
         self, op: str, on_event: Callable[[dict[str, Any]], None] | None = None, **fields: Any
     ) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Llmd:
             "LLMD_CONFIG": str(self.config_file),
             "LLMD_LOG_DIR": str(self.directory / "log"),
             "LLMD_STATE_DIR": str(self.directory / "state"),
+            "LLMD_CACHE_DIR": str(self.directory / "cache"),
         }
         self.write_config(config)
         self.flags = ()
