@@ -179,14 +179,15 @@ def _llama_server(profile: LlamaProfile, materials: Materials) -> Launch:
         argv += ["--model-draft", os.fspath(materials.draft)]
     if materials.projector is not None:
         argv += ["--mmproj", os.fspath(materials.projector)]
-    if materials.saved_prompts_dir is not None:
-        argv += ["--slot-save-path", os.fspath(materials.saved_prompts_dir)]
     words = {arg.partition("=")[0] for arg in profile.args}
+    saving = {} if "--slot-save-path" in words else _saving(materials)
+    if saving:
+        argv += ["--slot-save-path", saving["saved_prompts_dir"]]
     vectors = words & {"--embeddings", "--embedding", "--reranking", "--rerank"}
     if vectors:
         argv.append("--kv-unified")  # as in `llmd.hosts.llama`: else vectors can be wrong
     options: dict[str, Any] = {"argv": argv + list(profile.args), "ready": "/health"}
-    options |= {"slots": "/slots", **_saving(materials)}
+    options |= {"slots": "/slots", **saving}
     if not vectors:
         options["probe"] = ["/v1/completions", _ONE_TOKEN]
     return _launch(profile, "exec", options, {})

@@ -105,8 +105,8 @@ class ExecEngine:
                 raise LoadError(f"the server is ready, but answers {path} with {status}: {answer}")
         if (slots := options.get("slots")) is not None:
             self._slots = SlotsWatch(place, headers, slots)
-        if self._saved is not None:
-            self._saved.restore()
+        if self._saved is not None and not self._saved.restore():
+            server.wait(_ANSWER_WITHIN_S)
         self._serving = True
         self._raise_if_ended(server)
         if on_socket:

@@ -2,7 +2,8 @@
 
 It reads a file when it is told to, not when a prompt comes; so the last prompts of all sequences
 are read at the end of a load. Where a file is damaged, it may end the process (seen with xllamacpp
-2026.10): a file is out of the way while it is read, and gone if that was the end.
+2026.10): a file whose name does not tell its size is not read, and one that is read is out of the
+way meanwhile, and gone if that was the end.
 """
 
 import http
@@ -52,29 +53,22 @@ class SavedSlots:
         self._restored: dict[int, Any] = {}
         """Of each sequence that was restored, what tells whether it was used since."""
 
-    def restore(self) -> None:
-        """Give each sequence the prompt that it was left with."""
-        began_s, tokens = time.monotonic(), 0
-        restored = set()
+    def restore(self) -> bool:
+        """Give each sequence the prompt that it was left with; False when the server broke down."""
+        began_s, tried, restored = time.monotonic(), 0, set()
         for slot in self._slots(RESTORE_S):
             number, left_s = slot["id"], began_s + RESTORE_S - time.monotonic()
             file = self._file(number)
-            if left_s <= 0 or not file.is_file():
-                continue
-            tried = file.replace(self.directory / f"new-{file.name}")
-            answer = self._ask(number, "restore", tried.name, left_s)
-            if answer is None:
-                forget(tried)
-                continue
-            used(tried.replace(file))
-            restored.add(number)
-            tokens += int(answer.get("n_restored", 0))
-        if restored:
-            took_s = time.monotonic() - began_s
-            log.info("%d tokens of %d prompts read in %.3f s", tokens, len(restored), took_s)
-            self._restored = {
-                slot["id"]: _use(slot) for slot in self._slots(RESTORE_S) if slot["id"] in restored
-            }
+            if left_s > 0 and file is not None:
+                tried += 1
+                if self._read(number, file, left_s):
+                    restored.add(number)
+        if not tried:
+            return True
+        slots = self._slots(RESTORE_S)
+        self._restored = {slot["id"]: _use(slot) for slot in slots if slot["id"] in restored}
+        log.info("%d prompts read in %.3f s", len(restored), time.monotonic() - began_s)
+        return bool(slots)
 
     def save(self, allowance: Allowance) -> None:
         """Write what *allowance* admits of the prompts that the sequences hold."""
@@ -82,19 +76,39 @@ class SavedSlots:
             number, tokens = slot["id"], int(slot.get("n_prompt_tokens") or 0)
             if tokens < MIN_TOKENS or slot.get("is_processing"):
                 continue
-            file = self._file(number)
-            if file.is_file() and self._restored.get(number) == _use(slot):
+            before = self._file(number)
+            if before is not None and self._restored.get(number) == _use(slot):
                 continue  # as it was read
             if not allowance.admits(tokens * self._token_bytes):
                 continue
-            unfinished = self.directory / f"new-{file.name}"
-            if self._ask(number, "save", unfinished.name, allowance.left_s) is None:
+            unfinished = self.directory / f"new-{number}"
+            if not self._ask(number, "save", unfinished.name, allowance.left_s):
                 forget(unfinished)
                 return
-            allowance.spend(unfinished.replace(file))
+            if before is not None:
+                forget(before)
+            size = unfinished.stat().st_size
+            allowance.spend(unfinished.replace(self.directory / f"slot-{number}-{size}.state"))
 
-    def _file(self, number: int) -> Path:
-        return self.directory / f"slot-{number}.state"
+    def _file(self, number: int) -> Path | None:
+        """What is saved of one sequence, if it is whole: a machine may have died before it was."""
+        for file in self.directory.glob(f"slot-{number}-*.state"):
+            if file.stem == f"slot-{number}-{file.stat().st_size}":
+                return file
+            forget(file)
+        return None
+
+    def _read(self, number: int, file: Path, timeout_s: float) -> bool:
+        aside = self.directory / f"new-{file.name}"
+        try:
+            file.replace(aside)
+            if self._ask(number, "restore", aside.name, timeout_s):
+                used(aside.replace(file))
+                return True
+        except OSError as error:
+            log.warning("%s cannot be moved: %s", file.name, error)
+        forget(aside)
+        return False
 
     def _slots(self, timeout_s: float) -> list[dict[str, Any]]:
         """What the server lists; nothing when it does not."""
@@ -107,20 +121,18 @@ class SavedSlots:
         except (OSError, http.client.HTTPException, ValueError, TypeError):
             return []
 
-    def _ask(self, number: int, action: str, name: str, timeout_s: float) -> dict[str, Any] | None:
-        """Have one sequence saved or restored; None when it was not."""
+    def _ask(self, number: int, action: str, name: str, timeout_s: float) -> bool:
+        """Have one sequence saved or restored; whether it was."""
         path, body = f"/slots/{number}?action={action}", {"filename": name}
         try:
-            status, text = ask(
+            status, answer = ask(
                 self._server, "POST", path, body, headers=self._headers, timeout_s=timeout_s
             )
-            answer = json.loads(text)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            status, answer = 0, error
-        if status == http.HTTPStatus.OK and isinstance(answer, dict):
-            return answer
-        log.warning("sequence %d: no %s: %s", number, action, str(answer)[:200])
-        return None
+        except (OSError, http.client.HTTPException) as error:
+            status, answer = 0, repr(error)
+        if status != http.HTTPStatus.OK:
+            log.warning("no %s of sequence %d: %s", action, number, answer[:200])
+        return status == http.HTTPStatus.OK
 
 
 def saved_slots(

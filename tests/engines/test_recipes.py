@@ -135,7 +135,7 @@ def test_mlx_that_is_missing_is_an_error_with_a_remedy():
 
 
 def test_llama_inside_a_host():
-    given = materials(draft=Path("/models/d"), slot_save_dir=Path("/cache/slots"))
+    given = materials(draft=Path("/models/d"), saved_prompts_dir=Path("/cache/m"), token_bytes=9)
     profile = llama(runner="xllamacpp", parallel=4, args=("-ngl", "20"), load_timeout=30)
     recipe = recipe_for(profile, given)
     assert recipe.launch.kind == "llama"
@@ -146,7 +146,8 @@ def test_llama_inside_a_host():
         "prompt_cache_bytes": 512 * 2**20,
         "args": ["-ngl", "20"],
         "draft_model": "/models/d",
-        "slot_save_dir": "/cache/slots",
+        "saved_prompts_dir": "/cache/m",
+        "token_bytes": 9,
     }
     assert (recipe.sequences, recipe.launch.load_timeout_s) == (4, 30)
 
@@ -163,6 +164,34 @@ def test_llama_server_listens_on_a_private_socket_with_the_context_of_all_sequen
     assert argv[-2:] == ["--temp", "0.2"]
     assert recipe.launch.options["ready"] == "/health"
     assert recipe.sequences == 4
+    assert "--slot-save-path" not in argv
+
+
+@pytest.mark.parametrize("profile", [mlx(), llama(runner="xllamacpp"), llama()])
+def test_prompts_outlive_a_host_where_there_is_a_place_for_them(profile):
+    given = {"saved_prompts_dir": Path("/cache/m"), "token_bytes": 9}
+    options = recipe_for(profile, materials(**given)).launch.options
+    assert options["saved_prompts_dir"] == "/cache/m"
+    if "argv" in options:
+        assert after(options["argv"], "--slot-save-path") == "/cache/m"
+    assert "saved_prompts_dir" not in recipe_for(profile, MATERIALS).launch.options
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        pytest.param(llama(runner="llama-cpp-python"), id="it cannot"),
+        pytest.param(llama(args=("--slot-save-path=/mine",)), id="its user does so"),
+        pytest.param(
+            llama(args=("--slot-save-path", "/mine")), id="its user does so, in two words"
+        ),
+    ],
+)
+def test_server_is_not_asked_to_save_prompts_where(profile):
+    given = materials(saved_prompts_dir=Path("/cache/m"))
+    options = recipe_for(profile, given).launch.options
+    assert "saved_prompts_dir" not in options
+    assert "/cache/m" not in options["argv"]
 
 
 def test_llama_cpp_python_is_asked_one_thing_at_a_time_and_never_interrupted():

@@ -200,6 +200,8 @@ def leaks(daemon):
     """Every place that holds a marker or an answer, with what is around it."""
     found = set()
     for place, content in kept(daemon):
+        # Its name is random, and may hold the letters of a marker.
+        content = content.replace(daemon.directory.name.encode(), b"")  # noqa: PLW2901
         for words in (b"zq", FRANCE[1].encode()):
             at = content.find(words)
             if at >= 0:
