@@ -30,6 +30,8 @@ ifdef LOCK
 else
 	$(PIP_INSTALL) -e '.[dev]'
 endif
+	@# As pip does for every other package: where Python may write no bytecode, llmd starts late.
+	@$(BIN)/python -m compileall -q llmd
 	@touch $@
 
 $(DEMO): $(READY) $(wildcard etc/demo/model/*) etc/demo/variants.py

@@ -8,10 +8,19 @@ requests/s is what the machine does, and CPU per request what the proxy's proces
 suffers least from what else is running. "A chunk of 300" is a stream's time divided by its chunks,
 which the engine writes back to back: several travel together. "A chunk, 200 µs apart" travels alone
 as a model's tokens do: the delay is from the engine's write to the client's read.
+
+"Beside work": a program computes on every core, as an engine without a GPU does, so that none of
+them has to be woken. What is added there is what a proxy does; without, a small request also waits
+for cores to wake, twice 30 µs where it was looked at (a virtual machine), or not at all when the
+kernel happens to run client and engine on the same one, which is why that row varies.
 """
 
 import asyncio
+import contextlib
+import os
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import MappingProxyType
@@ -53,6 +62,26 @@ def broke_off(results):
     """What is to be said of those that failed; nothing when none did."""
     errors = [result for result in results if isinstance(result, Exception)]
     return f"{len(errors)} broke off: {errors[0]}" if errors else ""
+
+
+@contextlib.contextmanager
+def work_on_every_core():
+    """Programs that compute; ended with the context."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    at_work = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in at_work:
+            process.kill()
+            process.wait()
+
+
+async def small_beside_work(sides, *, seconds):
+    """`small` while every core has something else to do, too."""
+    with work_on_every_core():
+        rows = await small(sides, seconds=seconds)
+    return {name.replace("small POST", "small POST beside work"): row for name, row in rows.items()}
 
 
 async def throughput(sides, pids, *, connections, rounds, block_s):
@@ -124,17 +153,22 @@ async def paced(sides, pids, *, rounds):
     readers = {side: await connect(address, Listener) for side, address in sides.items()}
     wish = request(chunks=CHUNKS, gap_us=GAP_US)
     delays, used_s = {side: [] for side in sides}, dict.fromkeys(pids.keys() & sides.keys(), 0.0)
+    first = {side: [] for side in sides}
     for number in range(rounds + 1):
         for side, reader in readers.items():
             before_s = cpu_s(pids.get(side))
             await reader.run(wish)
             if number:
                 delays[side] += reader.delays
+                first[side].append(reader.first_s)
                 if side in used_s:
                     used_s[side] += cpu_s(pids[side]) - before_s
     for reader in readers.values():
         reader.transport.close()
-    rows = {f"delay of a chunk, {GAP_US} µs apart, µs": medians_us(delays)}
+    rows = {
+        f"first byte, chunks {GAP_US} µs apart, µs": medians_us(first),
+        f"delay of a chunk, {GAP_US} µs apart, µs": medians_us(delays),
+    }
     if used_s:
         rows["  CPU per chunk, µs"] = {
             side: used / (rounds * CHUNKS) * 1e6 for side, used in used_s.items()
@@ -197,6 +231,7 @@ async def measure(sides, pids, *, scale=1.0, slow=MappingProxyType({})):
     for side in sides.keys() - quick.keys():
         for name, values in (await small({side: sides[side]}, seconds=3 * scale)).items():
             rows[name] |= values
+    rows |= await small_beside_work(quick, seconds=3 * scale)
     for connections in (1, 32, 256):
         say(f"{connections} at a time", progress=True)
         rows |= await throughput(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import stat
 import sys
 
@@ -31,6 +32,22 @@ server = xllamacpp.Server(params)
 signal.pause()
 """
 """llama.cpp's server as a program, as far as it is needed here."""
+
+
+ENDS = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'[{"id": 0}]'
+        self.send_response(200)
+        self.send_header("Content-Length", len(body))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_POST(self):
+        os._exit(1)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+"""Ends over a file, as llama.cpp does over some damaged files of some models."""
 
 
 def llama_server(demo_models, directory):
@@ -129,24 +146,51 @@ async def test_what_is_on_disk_already_is_not_written_again(start, short_dir):
     assert len(files(short_dir)) == 1, "in its place"
 
 
-async def test_damaged_file_costs_no_more_than_the_prompt(start, hosts, short_dir):
-    """llama.cpp may end over it; the next load must not end the same way."""
+async def saved(start, short_dir):
+    """What a first host said, and the file that it left."""
     first = await start()
     said, _ = ask(first, PROMPT)
     await first.save(**WHOLE)
     await first.stop(grace_s=5)
     [file] = files(short_dir)
-    whole = file.read_bytes()
-    for damage in (whole[: len(whole) // 2], whole[:100], b"", os.urandom(5000)):
-        file.write_bytes(damage)
-        try:
-            host = await start()
-        except HostFailedError:
-            assert start.kind != "mlx"
-            host = await start()
-        assert ask(host, PROMPT) == (said, 0)
-        assert not files(short_dir)
-        await host.stop(grace_s=5)
+    return said, file
+
+
+@pytest.mark.parametrize("left", [0.5, 0.01, 0.0])
+async def test_file_that_was_cut_off_costs_no_more_than_the_prompt(start, short_dir, left):
+    """As a machine leaves it that dies meanwhile."""
+    said, file = await saved(start, short_dir)
+    os.truncate(file, int(file.stat().st_size * left))
+    host = await start()
+    assert ask(host, PROMPT) == (said, 0)
+    assert not files(short_dir)
+
+
+async def test_damaged_file_is_in_nobodys_way_twice(start, short_dir):
+    """llama.cpp may end over it; the next load must not end the same way."""
+    said, file = await saved(start, short_dir)
+    file.write_bytes(random.Random(1).randbytes(file.stat().st_size))
+    try:
+        host = await start()
+    except HostFailedError:
+        assert start.kind != "mlx"
+        host = await start()
+    assert ask(host, PROMPT) == (said, 0)
+    assert not files(short_dir)
+
+
+async def test_server_that_ends_over_a_file_is_not_ready_and_ends_over_it_once(hosts, short_dir):
+    prompts = short_dir / "prompts"
+    prompts.mkdir()
+    (prompts / "slot-0-4.state").write_bytes(b"some")
+    options = {
+        "argv": [sys.executable, "-c", ENDS, "{port}"], "ready": "/health", "slots": "/slots",
+        "saved_prompts_dir": os.fspath(prompts),
+    }  # fmt: skip
+    with pytest.raises(HostFailedError, match="ended before it was ready"):
+        await hosts.load("exec", options=options)
+    assert not files(short_dir)
+    await hosts.load("exec", options=options)
 
 
 async def test_directory_that_cannot_be_made_is_no_failure(start, short_dir):
