@@ -71,7 +71,12 @@ class SavedSlots:
         return bool(slots)
 
     def save(self, allowance: Allowance) -> None:
-        """Write what *allowance* admits of the prompts that the sequences hold."""
+        """Write what *allowance* admits of the prompts that the sequences hold.
+
+        Raises:
+            OSError: The directory cannot be made, or a file not be given its name.
+        """
+        place(self.directory)
         for slot in self._slots(allowance.left_s):
             number, tokens = slot["id"], int(slot.get("n_prompt_tokens") or 0)
             if tokens < MIN_TOKENS or slot.get("is_processing"):

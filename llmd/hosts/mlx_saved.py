@@ -86,7 +86,12 @@ class SavedStates:
         return state, tokens[most:]
 
     def save(self, states: Iterable[tuple[list[int], list[Any]]], allowance: Allowance) -> None:
-        """Write what *allowance* admits of *states*, which come in the order of their worth."""
+        """Write what *allowance* admits of *states*, which come in the order of their worth.
+
+        Raises:
+            OSError: The directory cannot be made.
+        """
+        place(self._directory)
         for tokens, state in states:
             if len(tokens) < MIN_TOKENS or not allowance.admits(sum(s.nbytes for s in state)):
                 continue

@@ -63,6 +63,8 @@ class Allowance:
 def place(directory: Path) -> Path:
     """Make *directory* where it is missing, and clear it of what nobody finished.
 
+    To be called before each use: the daemon deletes directories that are empty.
+
     Raises:
         OSError: It cannot be made.
     """

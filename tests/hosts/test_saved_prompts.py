@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import stat
 import sys
 
@@ -100,6 +101,15 @@ async def test_next_host_need_not_process_what_the_last_one_has(start, short_dir
     assert ask(second, PROMPT) == (said, len(PROMPT) - 1)
     # Also where it goes on otherwise.
     assert ask(second, PROMPT[:350] + "and more")[1] >= 350 - 2
+
+
+async def test_directory_may_be_gone_meanwhile(start, short_dir):
+    """The daemon deletes those that are empty."""
+    host = await start()
+    ask(host, PROMPT)
+    shutil.rmtree(short_dir / "prompts")
+    assert (await host.save(**WHOLE))[0] == 1
+    assert len(files(short_dir)) == 1
 
 
 async def test_files_are_for_their_owner_alone(start, short_dir):
