@@ -81,6 +81,7 @@ class Daemon:
         new_ticket: Numbers requests and commands.
         departure: How and when it ends.
         commands: What administrators wait for.
+        dispatched: Events so far.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Daemon:
         self.waiting: dict[Ticket, Settled] = {}
         self.tokens_per_s: dict[str, float] = {}
         self.new_ticket: Callable[[], Ticket] = itertools.count(1).__next__
+        self.dispatched = 0
         self._queue: deque[Event] = deque()
         self._dispatching = False
         self._tasks: asyncio.TaskGroup
@@ -250,6 +252,7 @@ class Daemon:
         out in the order they were decided in. What fails here is a bug, and ends the daemon: no
         decision behind it could be trusted. The next one begins from what its hosts say.
         """
+        self.dispatched += 1
         self._queue.append(event)
         if self._dispatching:
             return

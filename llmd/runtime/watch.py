@@ -1,6 +1,6 @@
 """What has to be looked at now and then: hosts and their logs, pressure, sleep, the configuration.
 
-One round every two seconds is the only timer of an idle daemon. Nothing in it blocks for long.
+One round every few seconds is the only timer of an idle daemon. Nothing in it blocks for long.
 """
 
 import asyncio
@@ -18,7 +18,9 @@ from llmd.runtime.memory import pressure
 
 
 ROUND_S: Final = 2.0
-"""Half a wake-up per second."""
+"""Between rounds while somebody is served."""
+IDLE_ROUND_S: Final = 4.0
+"""While nobody is: a quarter of a wake-up per second."""
 MEASURE_IDLE_S: Final = 30.0
 """Between measurements while nobody is served: each walks through all processes of the machine."""
 PRESSURE_PAUSE_S: Final = 10.0
@@ -61,30 +63,38 @@ class Watch:
         self._config_file = config_file
         self._reload = reload
         self._beat = beat
-        self._round_s = ROUND_S if beat_s is None else min(ROUND_S, beat_s)
+        self._beat_s = inf if beat_s is None else beat_s
         self._mind_hosts = mind_hosts
         self._pressure = pressure
         self._keep_awake = KeepAwake() if keep_awake is None else keep_awake
         self._now = now
+        self._busy = True
+        self._dispatched = -1
+        """By the daemon after the next round, if nothing happens until then."""
         self._measured_s = -inf
         self._relieved_s = -inf
 
     async def run(self) -> None:
-        """Look around every `ROUND_S` seconds until cancelled."""
+        """Look around every few seconds until cancelled."""
         try:
             while True:
-                await asyncio.sleep(self._round_s)
+                await asyncio.sleep(self.pause_s)
                 await self.look()
         finally:
             # Before the daemon re-executes itself, too: it keeps the pid that the holder watches.
             self._keep_awake.release()
+
+    @property
+    def pause_s(self) -> float:
+        """Until the next round."""
+        return min(ROUND_S if self._busy else IDLE_ROUND_S, self._beat_s)
 
     async def look(self) -> None:
         """One round."""
         daemon = self._daemon
         self._beat()
         daemon.dispatch(Ticked())  # on Linux timers stand still during sleep; see `clock.Naps`
-        busy = daemon.scheduler.busy
+        busy = self._busy = daemon.scheduler.busy
         if busy or self._now() >= self._measured_s + MEASURE_IDLE_S:
             self._measured_s = self._now()
             for host in daemon.hosting:
@@ -96,7 +106,9 @@ class Watch:
         shorten_log(daemon.log_dir / SERVICE_LOG)
         self._relieve()
         self._keep_awake.mind(busy=busy and daemon.config.keep_awake)
-        daemon.record()
+        if daemon.dispatched != self._dispatched:
+            daemon.record()
+        self._dispatched = daemon.dispatched + 1  # with the tick
         await self._follow_file()
 
     def _relieve(self) -> None:

@@ -165,7 +165,7 @@ async def asked(address, count):
 
 
 async def crowd(daemon, address, count):
-    """*count* clients wait behind one stream; then all are served in turn."""
+    """*count* clients wait behind the stream of profile `one`; then all are served in turn."""
     process = psutil.Process(daemon.process.pid)
     before_mb = process.memory_info().rss / 1e6
     stream = await connect(address, Listener)
@@ -173,7 +173,7 @@ async def crowd(daemon, address, count):
     streaming = stream.run(request(chunks=CHUNKS, gap_us=gap_us))
     callers = await connected(address, Caller, count)
     waiting = [caller.run(request(), count=1) for caller in callers]
-    await asyncio.to_thread(daemon.wait_for, lambda s: s["ports"][0]["queued"] == count)
+    await asyncio.to_thread(daemon.wait_for, lambda _: daemon.profile("one")["queued"] == count)
     status_us = await asyncio.to_thread(timed_us, daemon.status)
     memory_mb = process.memory_info().rss / 1e6
     await streaming

@@ -310,6 +310,21 @@ def test_beginning_of_a_longer_prompt_is_not_kept_twice(states, short_dir, trimm
     assert save(states(), LONG[:300], LONG, trimmable=trimmable) == 0, "both are there"
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda states: states.nearest([*LONG, 1], beyond=0), id="it was read"),
+        pytest.param(lambda states: save(states, LONG), id="it would be saved again"),
+    ],
+)
+def test_file_that_is_of_use_is_kept_longer(states, short_dir, use):
+    save(states(), LONG)
+    [file] = files(short_dir)
+    os.utime(file, (1, 1))
+    use(states())
+    assert file.stat().st_mtime > 1
+
+
 def test_disk_that_is_full_loses_what_it_must(states, short_dir, monkeypatch):
     from llmd.hosts import mlx_saved
 

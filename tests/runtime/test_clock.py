@@ -112,6 +112,7 @@ def test_daemon_hears_of_a_sleep_before_the_event_that_ended_it(machine, monkeyp
     handled = []
     daemon = Daemon.__new__(Daemon)
     daemon._queue, daemon._dispatching, daemon._naps = deque(), False, Naps(machine)
+    daemon.dispatched = 0
     daemon.scheduler = SimpleNamespace(handle=lambda event, *, now: handled.append(event) or [])
     daemon.dispatch(RequestFinished(1))
     machine.asleep_s += 3600
