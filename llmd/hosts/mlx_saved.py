@@ -8,8 +8,9 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import mlx.core as mx
 from mlx_lm.models.cache import (
@@ -23,6 +24,8 @@ from llmd.hosts.saved_prompts import MIN_TOKENS, Allowance, forget, newest_first
 
 
 _TOKENS, _TRIMMABLE = "tokens", "trimmable"
+_MOST: Final = 64
+"""Files that are looked at: as many milliseconds or more, once, where prompts are long."""
 
 log = logging.getLogger("llmd.host")
 
@@ -48,16 +51,17 @@ class SavedStates:
     """The files in *directory*, which is made if need be.
 
     Raises:
-        OSError: It cannot be made or read.
+        OSError: It cannot be made.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = place(directory)
-        self._known = [
-            saved
-            for file in newest_first(directory, "*.safetensors")
-            if (saved := _read(file)) is not None
-        ]
+
+    @cached_property
+    def _known(self) -> list[Saved]:
+        """What is there, newest first; looked at when first asked for, not during the load."""
+        files = newest_first(self._directory, "*.safetensors")
+        return [saved for file in files[:_MOST] if (saved := _read(file)) is not None]
 
     def nearest(self, tokens: list[int], *, beyond: int) -> tuple[list[Any], list[int]] | None:
         """State for the prompt *tokens*, and those that remain to be processed.
@@ -65,6 +69,8 @@ class SavedStates:
         None unless it spares `MIN_TOKENS` more than *beyond*, which are spared already.
         """
         found, most = None, beyond + MIN_TOKENS - 1
+        if len(tokens) <= most:
+            return None
         for saved in self._known:
             if (usable := saved.usable(tokens)) > most:
                 found, most = saved, usable

@@ -76,8 +76,11 @@ def place(directory: Path) -> Path:
 
 def newest_first(directory: Path, pattern: str) -> list[Path]:
     """Its files of that *pattern*, those used last before the others."""
-    files = [file for file in directory.glob(pattern) if file.is_file()]
-    return sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
+    found = []
+    for file in directory.glob(pattern):
+        with contextlib.suppress(OSError):  # the daemon may delete it meanwhile
+            found.append((file.stat().st_mtime_ns, file))
+    return [file for _, file in sorted(found, reverse=True)]
 
 
 def used(file: Path) -> None:

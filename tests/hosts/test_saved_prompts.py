@@ -339,6 +339,24 @@ def test_disk_that_is_full_loses_what_it_must(states, short_dir, monkeypatch):
     assert files(short_dir) == []
 
 
+@pytest.mark.parametrize(
+    ("in_memory", "spared"),
+    [
+        pytest.param(LONG[:200], 500, id="the file has more"),
+        pytest.param(LONG[:600], 600, id="memory has more"),
+        pytest.param(LONG[:400], 400, id="the file has hardly more"),
+    ],
+)
+def test_memory_comes_before_the_disk(states, in_memory, spared):
+    from llmd.hosts.mlx_caches import PromptCache
+
+    save(states(), LONG[:500])
+    cache = PromptCache(9, 2**30, states())
+    cache.insert_cache("m", in_memory, state(in_memory))
+    _, rest = cache.fetch_nearest_cache("m", LONG)
+    assert rest == LONG[spared:]
+
+
 def test_newest_of_each_kind_is_saved_first(states):
     from llmd.hosts.mlx_caches import PromptCache
 
@@ -385,6 +403,7 @@ def test_what_was_used_last_comes_first(tmp_path):
     for name, at_s in [("a.x", 2), ("b.x", 3), ("c.x", 1), ("d.y", 9)]:
         (tmp_path / name).write_text("")
         os.utime(tmp_path / name, (at_s, at_s))
+    (tmp_path / "deleted meanwhile.x").symlink_to("nowhere")
     assert [file.name for file in newest_first(tmp_path, "*.x")] == ["b.x", "a.x", "c.x"]
     saved_prompts.used(tmp_path / "c.x")
     assert newest_first(tmp_path, "*.x")[0].name == "c.x"
