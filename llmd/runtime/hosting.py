@@ -325,7 +325,6 @@ class Hosting:
         """Have its prompts written for the host that follows. Never fails: then they are lost."""
         if host.entry is None or not host.entry.saves_prompts or process.state != "ready":
             return
-        process.state = "saving"  # once
         limit_bytes, began_s = room_bytes(self.saved_prompts_bytes), clock.now()
         try:
             async with time_limit(SAVE_S + _ANSWER_S):
