@@ -99,10 +99,12 @@ class SavedStates:
         """
         place(self._directory)
         for tokens, state in states:
-            if len(tokens) < MIN_TOKENS or not allowance.admits(sum(s.nbytes for s in state)):
+            if len(tokens) < MIN_TOKENS:
                 continue
             if (known := next((k for k in self._known if k.covers(tokens)), None)) is not None:
                 used(known.file)
+                continue
+            if not allowance.admits(sum(layer.nbytes for layer in state)):
                 continue
             try:
                 self._write(tokens, state, allowance)

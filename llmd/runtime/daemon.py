@@ -50,6 +50,7 @@ from llmd.runtime.learned import Learned
 from llmd.runtime.ledger import Ledger
 from llmd.runtime.log import EventLog
 from llmd.runtime.ports import Held, Ports
+from llmd.runtime.saving import Saving
 from llmd.runtime.succession import Succession
 
 
@@ -124,11 +125,12 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._examined_s: dict[str, float] = {}
+        self._saving = Saving(config.saved_prompts)
         self.hosting = Hosting(
             spawn_task=self.spawn_task, post=self.dispatch, forget=self.pool.forget,
             learn=self._learn, record=self.record,
             owner=owner, log_dir=log_dir, orphan_grace_s=config.orphan_grace,
-            saved_prompts_bytes=config.saved_prompts,
+            saving=self._saving,
         )  # fmt: skip
         self.ports = Ports(DaemonGate(self), self.pool, self.spawn_task, self._rate, held)
         self.departure = Departure(
@@ -163,7 +165,7 @@ class Daemon:
                 await self.ports.open(self.config)
                 watcher = self._tasks.create_task(self.departure.ended.wait())
                 await ready()
-                self.spawn_task(self.hosting.tidy_prompts())
+                self.spawn_task(self._saving.tidy())
                 await watcher
             finally:
                 self.commands.refuse_all()
@@ -205,8 +207,8 @@ class Daemon:
         self.catalogue = await asyncio.to_thread(Catalogue.build, config, self.learned)
         self._examined_s.clear()
         self.hosting.orphan_grace_s = config.orphan_grace
-        self.hosting.saved_prompts_bytes = config.saved_prompts
-        self.spawn_task(self.hosting.tidy_prompts())
+        self._saving.limit_bytes = config.saved_prompts
+        self.spawn_task(self._saving.tidy())
         self._configure()
         await self.ports.open(config)
         return before, self.catalogue

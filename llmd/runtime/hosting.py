@@ -26,22 +26,15 @@ from llmd.core.events import (
 from llmd.core.facts import SPARE, Failure, HostId
 from llmd.errors import HostStuckError, LlmdError
 from llmd.proxy.gate import Upstream
-from llmd.runtime import clock
 from llmd.runtime.catalogue import Entry
-from llmd.runtime.clock import time_limit
 from llmd.runtime.host_process import HostFailedError, HostProcess
 from llmd.runtime.ledger import Record
 from llmd.runtime.memory import tree_bytes_and_peak
-from llmd.runtime.saved_prompts import room_bytes, tidy
+from llmd.runtime.saving import Saving
 
 
 GRACE_S: Final = 5.0
 """Between SIGTERM and SIGKILL: an engine has nothing left to save."""
-
-SAVE_S: Final = 3.0
-"""For a host to save its prompts before it goes: so long at most does the next load wait for it."""
-_ANSWER_S: Final = 1.0
-"""Beyond that, before it is stopped all the same."""
 
 ATTACH_S: Final = 5.0
 """For a host that an earlier daemon left to answer; it is idle, or stopped in its tracks."""
@@ -98,7 +91,7 @@ class Hosting:
         owner: Path,
         log_dir: Path,
         orphan_grace_s: float,
-        saved_prompts_bytes: int,
+        saving: Saving,
     ) -> None:
         """Prepare; starts nothing.
 
@@ -111,7 +104,7 @@ class Hosting:
             owner: The daemon's own socket; the hosts' are beside it: private, on a short path.
             log_dir: One log per profile.
             orphan_grace_s: How long a host outlives the daemon.
-            saved_prompts_bytes: What the prompts of all hosts that are gone may take on disk.
+            saving: Has hosts leave their prompts to the ones that follow.
         """
         self._spawn_task = spawn_task
         self._post = post
@@ -121,7 +114,7 @@ class Hosting:
         self._owner = owner
         self._log_dir = log_dir
         self.orphan_grace_s = orphan_grace_s
-        self.saved_prompts_bytes = saved_prompts_bytes
+        self._saving = saving
         self._hosts: dict[HostId, Host] = {}
 
     def get(self, number: HostId) -> Host | None:
@@ -313,33 +306,16 @@ class Hosting:
         if host.process is None:
             return
         self.measure(host)  # what its last request took may have been the most
-        if host.grace_s > 0 and host.stopping is not None:
-            await self._save(host, host.process)
+        saves = host.entry is not None and host.entry.saves_prompts
+        at_leisure = host.stopping is not None and host.grace_s > 0
+        saved = saves and at_leisure and await self._saving.of(host.name, host.process)
         try:
             await host.process.stop(grace_s=host.grace_s)
         except HostStuckError as error:
             log.error("host.stuck", host=host.number, profile=host.name, reason=error.message)
             await host.process.exited
-
-    async def _save(self, host: Host, process: HostProcess) -> None:
-        """Have its prompts written for the host that follows. Never fails: then they are lost."""
-        if host.entry is None or not host.entry.saves_prompts or process.state != "ready":
-            return
-        limit_bytes, began_s = room_bytes(self.saved_prompts_bytes), clock.now()
-        try:
-            async with time_limit(SAVE_S + _ANSWER_S):
-                prompts, count = await process.save(limit_bytes=limit_bytes, within_s=SAVE_S)
-        except (HostFailedError, TimeoutError) as error:
-            log.warning("prompts.lost", profile=host.name, reason=str(error) or "it took too long")
-            return
-        if prompts:
-            took_s = round(clock.now() - began_s, 3)
-            log.info("prompts.saved", profile=host.name, prompts=prompts, bytes=count, s=took_s)
-            self._spawn_task(self.tidy_prompts())
-
-    async def tidy_prompts(self) -> None:
-        """Delete saved prompts that are old, or too many."""
-        await asyncio.to_thread(tidy, self.saved_prompts_bytes)
+        if saved:
+            self._spawn_task(self._saving.tidy())  # now that nobody waits for it
 
     # --- looking --------------------------------------------------------------------------------
 

@@ -7,9 +7,10 @@ import pytest
 
 from llmd.core.events import StopHost
 from llmd.core.facts import Failure
-from llmd.runtime import hosting as module
+from llmd.runtime import saving as module
 from llmd.runtime.host_process import HostFailedError
-from llmd.runtime.hosting import GRACE_S, SAVE_S, Host, Hosting
+from llmd.runtime.hosting import GRACE_S, Host, Hosting
+from llmd.runtime.saving import SAVE_S, Saving
 
 
 class Process:
@@ -33,7 +34,7 @@ class Process:
         self.told.append(("stop", grace_s))
 
 
-class Saving:
+class Keeper:
     """An entry as far as saving goes."""
 
     saves_prompts = True
@@ -54,7 +55,7 @@ def stopped(monkeypatch, tmp_path):
 
         hosting = Hosting(
             spawn_task=spawn_task, post=None, forget=None, learn=None, record=None,
-            owner=Path("/s"), log_dir=Path("/log"), orphan_grace_s=1.0, saved_prompts_bytes=1000,
+            owner=Path("/s"), log_dir=Path("/log"), orphan_grace_s=1.0, saving=Saving(1000),
         )  # fmt: skip
         host = Host(1, "llama", "a", asyncio.get_running_loop().create_future())
         host.process, host.entry = process, entry
@@ -80,7 +81,7 @@ SAVE = ("save", {"limit_bytes": 999, "within_s": SAVE_S})
 
 
 async def test_prompts_are_saved_before_a_host_goes(stopped):
-    assert await stopped(Process(), entry=Saving()) == [SAVE, ("stop", GRACE_S)]
+    assert await stopped(Process(), entry=Keeper()) == [SAVE, ("stop", GRACE_S)]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ async def test_prompts_are_saved_before_a_host_goes(stopped):
 async def test_host_that_cannot_save_goes_all_the_same(stopped, monkeypatch, saving):
     monkeypatch.setattr(module, "SAVE_S", 0.01)
     monkeypatch.setattr(module, "_ANSWER_S", 0.01)
-    told = await stopped(Process(saving=saving), entry=Saving())
+    told = await stopped(Process(saving=saving), entry=Keeper())
     assert [what for what, _ in told] == ["save", "stop"]
 
 
@@ -106,5 +107,5 @@ async def test_host_that_cannot_save_goes_all_the_same(stopped, monkeypatch, sav
     ],
 )
 async def test_host_has_nothing_to_save_where(stopped, state, at_once):
-    told = await stopped(Process(state=state), entry=Saving(), at_once=at_once)
+    told = await stopped(Process(state=state), entry=Keeper(), at_once=at_once)
     assert [what for what, _ in told] == ["stop"]

@@ -97,6 +97,16 @@ def test_whoever_wants_none_on_disk_has_none_on_disk(demo_models, start):
     assert not saved(daemon)
 
 
+def test_disk_is_bounded(demo_models, start):
+    """Either fits, both do not: 2 to 3 MB of one, 1 of the other."""
+    daemon = start(config(demo_models, budget="2GiB", saved_prompts="3500KB"))
+    for engine in MODELS:
+        ask(daemon, engine)
+    for engine in MODELS:
+        assert daemon.ctl("unload", engine).returncode == 0
+    daemon.wait_for(lambda _: [file.suffix for file in saved(daemon)] == [".state"])
+
+
 def test_model_whose_weights_changed_begins_anew(demo_models, short_dir, start):
     """What another model has computed would be answered as nonsense."""
     changing = short_dir / "tiny.gguf"
