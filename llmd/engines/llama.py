@@ -44,6 +44,9 @@ _START_S: Final[dict[Runner, float]] = {
     "llama-cpp-python": 1.5,
 }
 _PROJECTOR_FLAGS: Final = ("--mmproj", "-mm", "--mmproj-url", "-mmu", "--mmproj-auto")
+_EMBEDDING_FLAGS: Final = frozenset({"--embeddings", "--embedding"})
+_RERANK_FLAGS: Final = frozenset({"--reranking", "--rerank"})
+_VECTOR_FLAGS: Final = _EMBEDDING_FLAGS | _RERANK_FLAGS
 _SPARE_HTTP_THREADS: Final = 12
 _ONE_TOKEN: Final = {"prompt": "a", "max_tokens": 1}
 _MIB: Final = 2**20
@@ -74,7 +77,7 @@ def recipe(profile: LlamaProfile, materials: Materials) -> Recipe:
         launch=launch,
         sequences=1 if runner == "llama-cpp-python" else profile.parallel,
         runner=runner,
-        unsupported=_unsupported(runner, profile.args),
+        unsupported=_unsupported(runner, profile),
         own_paths=_CPP_PYTHON_PATHS if runner == "llama-cpp-python" else _OWN_PATHS,
         edits=BodyEdits(
             defaults=profile.defaults,
@@ -91,8 +94,7 @@ def recipe(profile: LlamaProfile, materials: Materials) -> Recipe:
 
 def sees(profile: LlamaProfile) -> bool:
     """Whether it takes pictures or sound."""
-    words = {arg.partition("=")[0] for arg in profile.args}
-    return profile.projector is not None or not words.isdisjoint(_PROJECTOR_FLAGS)
+    return profile.projector is not None or not _words(profile).isdisjoint(_PROJECTOR_FLAGS)
 
 
 def choose_runner(profile: LlamaProfile, installed: Installed) -> Runner:
@@ -124,14 +126,12 @@ def choose_runner(profile: LlamaProfile, installed: Installed) -> Runner:
     return profile.runner
 
 
-def _unsupported(runner: Runner, args: tuple[str, ...]) -> frozenset[str]:
-    words = {arg.partition("=")[0] for arg in args}
-    embeds = bool(words & {"--embeddings", "--embedding"})
-    ranks = bool(words & {"--reranking", "--rerank"})
+def _unsupported(runner: Runner, profile: LlamaProfile) -> frozenset[str]:
+    words = _words(profile)
     lacking = _CPP_PYTHON_LACKS if runner == "llama-cpp-python" else frozenset[str]()
-    if not embeds:
+    if not words & _EMBEDDING_FLAGS:
         lacking |= _EMBEDDINGS
-    if not ranks:
+    if not words & _RERANK_FLAGS:
         lacking |= _RERANK
     return lacking
 
@@ -148,15 +148,23 @@ def _inside(profile: LlamaProfile, materials: Materials) -> Launch:
         options["draft_model"] = os.fspath(materials.draft)
     if materials.projector is not None:
         options["projector"] = os.fspath(materials.projector)
-    return _launch(profile, "llama", {**options, **_saving(materials)}, {})
+    return _launch(profile, "llama", {**options, **_saving(profile, materials)}, {})
 
 
-def _saving(materials: Materials) -> dict[str, Any]:
-    """The options of prompts that outlive their host."""
-    directory = materials.saved_prompts_dir
-    if directory is None:
+def _saving(profile: LlamaProfile, materials: Materials) -> dict[str, Any]:
+    """The options of prompts that outlive their host: none where there are no such prompts.
+
+    llama.cpp saves no sequence beside a projector.
+    """
+    directory, words = materials.saved_prompts_dir, _words(profile)
+    if directory is None or sees(profile) or words & _VECTOR_FLAGS or "--slot-save-path" in words:
         return {}
     return {"saved_prompts_dir": os.fspath(directory), "token_bytes": materials.token_bytes}
+
+
+def _words(profile: LlamaProfile) -> set[str]:
+    """The flags among its `args`, and whatever else is there, without what follows a `=`."""
+    return {arg.partition("=")[0] for arg in profile.args}
 
 
 def _llama_server(profile: LlamaProfile, materials: Materials) -> Launch:
@@ -179,11 +187,10 @@ def _llama_server(profile: LlamaProfile, materials: Materials) -> Launch:
         argv += ["--model-draft", os.fspath(materials.draft)]
     if materials.projector is not None:
         argv += ["--mmproj", os.fspath(materials.projector)]
-    words = {arg.partition("=")[0] for arg in profile.args}
-    saving = {} if "--slot-save-path" in words else _saving(materials)
+    saving = _saving(profile, materials)
     if saving:
         argv += ["--slot-save-path", saving["saved_prompts_dir"]]
-    vectors = words & {"--embeddings", "--embedding", "--reranking", "--rerank"}
+    vectors = _words(profile) & _VECTOR_FLAGS
     if vectors:
         argv.append("--kv-unified")  # as in `llmd.hosts.llama`: else vectors can be wrong
     options: dict[str, Any] = {"argv": argv + list(profile.args), "ready": "/health"}

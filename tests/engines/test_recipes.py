@@ -181,6 +181,9 @@ def test_prompts_outlive_a_host_where_there_is_a_place_for_them(profile):
     "profile",
     [
         pytest.param(llama(runner="llama-cpp-python"), id="it cannot"),
+        pytest.param(llama(args=("--embeddings",)), id="it makes vectors"),
+        pytest.param(llama(args=("--rerank",)), id="it ranks"),
+        pytest.param(llama(projector="mmproj.gguf"), id="it sees"),
         pytest.param(llama(args=("--slot-save-path=/mine",)), id="its user does so"),
         pytest.param(
             llama(args=("--slot-save-path", "/mine")), id="its user does so, in two words"
