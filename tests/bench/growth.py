@@ -29,6 +29,7 @@ from llmd.core.scheduler import Scheduler
 from tests.bench import instant_engine
 from tests.bench.load import Caller, Listener, connect, connected, request
 from tests.bench.report import save, say, table
+from tests.bench.startup import listening
 from tests.system.running import Llmd, free_ports
 
 
@@ -142,10 +143,15 @@ def daemon_by_ports(directory, engine, ports):
         for number in numbers
         for letter in "ab"
     }  # fmt: skip
+    # The first one finds nothing in the page cache.
+    starts = [listening(directory, profiles, numbers[-1])[0] for _ in range(4)][1:]
     daemon = Llmd(directory, {"gateway": None, "profiles": profiles})
     began = time.perf_counter()
     daemon.start()
-    rows = {"start to the first status, ms": (time.perf_counter() - began) * 1e3}
+    rows = {
+        "start to its last port, ms": statistics.median(starts),
+        "start to the first status, ms": (time.perf_counter() - began) * 1e3,
+    }
     try:
         process = psutil.Process(daemon.process.pid)
         rows["memory, MB"] = process.memory_info().rss / 1e6

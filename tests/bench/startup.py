@@ -32,9 +32,9 @@ def command(*words, env):
     return taken_s * 1e3, used_s * 1e3
 
 
-def listening(directory, port):
-    """Start a daemon: ms until its port answers, and of its processor until then."""
-    daemon = Llmd(directory, {"gateway": None, "profiles": {"code": remote(port)}})
+def listening(directory, profiles, port):
+    """Start a daemon: ms until that port of it answers, and of its processor until then."""
+    daemon = Llmd(directory, {"gateway": None, "profiles": profiles})
     began = time.perf_counter()
     with daemon.log_file.open("ab") as log:
         process = subprocess.Popen([BIN / "llmd", "serve"], env=daemon.env, stdout=log, stderr=log)
@@ -82,7 +82,9 @@ def main():
                     taken.setdefault(name, []).append(run())
                 with tempfile.TemporaryDirectory(prefix="llmd-", dir="/tmp") as fresh:
                     name = "llmd serve, until its port answers"
-                    taken.setdefault(name, []).append(listening(fresh, other))
+                    taken.setdefault(name, []).append(
+                        listening(fresh, {"code": remote(other)}, other)
+                    )
         finally:
             daemon.stop()
     rows = {

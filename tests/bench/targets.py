@@ -120,8 +120,8 @@ TARGETS = [
         Target("startup", f"{name}, ms", bound, at(name, "median, ms"))
         for name, bound in (("llmd serve, until its port answers", 300), ("llmd-ctl status", 150))
     ),
-    Target("growth", "start to the first status, 100 ports, ms", 300,
-           at("daemon_by_ports", "start to the first status, ms", "100")),
+    Target("growth", "start to its last port, 100 ports, ms", 300,
+           at("daemon_by_ports", "start to its last port, ms", "100")),
 ]  # fmt: skip
 
 
