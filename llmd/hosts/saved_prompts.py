@@ -7,6 +7,7 @@ directories are for their owner alone, by the umask of every host.
 
 import contextlib
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Final
@@ -66,9 +67,14 @@ def place(directory: Path) -> Path:
     To be called before each use: the daemon deletes directories that are empty.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be made, or somebody else may write there: what is read from it is
+            believed, and what is written holds conversations.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    found = directory.lstat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    if not ours or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{directory} is not a directory that only its user can write to")
     for file in directory.glob("new-*"):
         forget(file)
     return directory

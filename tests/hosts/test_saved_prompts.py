@@ -399,6 +399,32 @@ def test_place_is_cleared_of_what_was_not_finished(tmp_path):
     assert [file.name for file in directory.iterdir()] == ["slot-0.state"]
 
 
+@pytest.mark.parametrize("whose", ["everybody's", "a group's", "another user's", "a link"])
+def test_place_that_is_not_ours_alone_is_not_used(tmp_path, monkeypatch, whose):
+    directory = tmp_path / "prompts"
+    directory.mkdir(mode=0o700)
+    match whose:
+        case "everybody's":
+            directory.chmod(0o777)
+        case "a group's":
+            directory.chmod(0o770)
+        case "a link":
+            directory.rename(tmp_path / "elsewhere")
+            directory.symlink_to(tmp_path / "elsewhere")
+        case _:
+            monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(PermissionError):
+        place(directory)
+
+
+async def test_prompts_of_a_place_that_is_not_ours_alone_are_not_read(start, short_dir):
+    said, file = await saved(start, short_dir)
+    file.parent.chmod(0o777)
+    host = await start()
+    assert ask(host, PROMPT) == (said, 0)
+    assert await host.save(**WHOLE) == (0, 0)
+
+
 def test_what_was_used_last_comes_first(tmp_path):
     for name, at_s in [("a.x", 2), ("b.x", 3), ("c.x", 1), ("d.y", 9)]:
         (tmp_path / name).write_text("")
