@@ -306,9 +306,7 @@ class Hosting:
         if host.process is None:
             return
         self.measure(host)  # what its last request took may have been the most
-        saves = host.entry is not None and host.entry.saves_prompts
-        at_leisure = host.stopping is not None and host.grace_s > 0
-        saved = saves and at_leisure and await self._saving.of(host.name, host.process)
+        saved = await self._save(host, host.process)
         try:
             await host.process.stop(grace_s=host.grace_s)
         except HostStuckError as error:
@@ -316,6 +314,18 @@ class Hosting:
             await host.process.exited
         if saved:
             self._spawn_task(self._saving.tidy())  # now that nobody waits for it
+
+    async def _save(self, host: Host, process: HostProcess) -> bool:
+        """Have it leave its prompts to the next one, if it goes in good order; whether it did."""
+        if host.stopping is None or not host.grace_s:
+            return False
+        if host.entry is None or not host.entry.saves_prompts:
+            return False
+        try:
+            return await self._saving.of(host.name, process)
+        except TimeoutError:
+            host.grace_s = 0.0  # it would not hear of its end, either
+            return False
 
     # --- looking --------------------------------------------------------------------------------
 

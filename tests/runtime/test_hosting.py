@@ -84,18 +84,17 @@ async def test_prompts_are_saved_before_a_host_goes(stopped):
     assert await stopped(Process(), entry=Keeper()) == [SAVE, ("stop", GRACE_S)]
 
 
-@pytest.mark.parametrize(
-    "saving",
-    [
-        pytest.param(HostFailedError(Failure("no such operation: 'save'")), id="an earlier one"),
-        pytest.param(60, id="one that does not answer"),
-    ],
-)
-async def test_host_that_cannot_save_goes_all_the_same(stopped, monkeypatch, saving):
+async def test_host_that_cannot_save_goes_all_the_same(stopped):
+    earlier = HostFailedError(Failure("no such operation: 'save'"))
+    assert await stopped(Process(saving=earlier), entry=Keeper()) == [SAVE, ("stop", GRACE_S)]
+
+
+async def test_host_that_does_not_answer_is_not_waited_for_twice(stopped, monkeypatch):
     monkeypatch.setattr(module, "SAVE_S", 0.01)
     monkeypatch.setattr(module, "_ANSWER_S", 0.01)
-    told = await stopped(Process(saving=saving), entry=Keeper())
+    told = await stopped(Process(saving=60), entry=Keeper())
     assert [what for what, _ in told] == ["save", "stop"]
+    assert told[-1] == ("stop", 0.0)
 
 
 @pytest.mark.parametrize(
