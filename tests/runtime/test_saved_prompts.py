@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from llmd.config.models import Config
-from llmd.engines.recipe import Stamp
-from llmd.runtime import saved_prompts
+from llmd.engines.recipe import Installed, Stamp
+from llmd.runtime import catalogue, saved_prompts
+from llmd.runtime.catalogue import Catalogue
+from llmd.runtime.learned import Learned
 from llmd.runtime.saved_prompts import FREE_MIN_BYTES, KEPT_S, directory_of, room_bytes, tidy
 
 
@@ -43,6 +45,34 @@ def test_directory_is_that_of_one_profile_and_one_state_of_its_weights(prompts):
         directory_of(profile(), (*STAMPS, Stamp("/bin/llama-server", 1)), context=4096),
     ]
     assert len({place, *others}) == 7
+
+
+@pytest.fixture
+def place(demo_models, monkeypatch, tmp_path):
+    """Where the prompts of a GGUF profile are to be, run by `llama-server`; None when nowhere."""
+    server = tmp_path / "llama-server"
+
+    def place(program, **more):
+        server.write_text(program)
+        installed = Installed(llama_server=server)
+        monkeypatch.setattr(catalogue, "find_installed", lambda: installed)
+        raw = {"engine": "llama.cpp", "model": str(demo_models / "tiny-f16.gguf"), "port": 8083}
+        built = Catalogue.build(Config(profiles={"raw": raw}, **more), Learned(tmp_path / "l"))
+        options = built["raw"].launch.options
+        assert built["raw"].saves_prompts is ("saved_prompts_dir" in options)
+        return options.get("saved_prompts_dir")
+
+    return place
+
+
+def test_another_server_begins_anew(place, prompts):
+    first = place("version 1")
+    assert Path(first).parent == prompts
+    assert place("version 10") != first
+
+
+def test_nothing_is_read_either_where_none_are_wanted(place):
+    assert place("version 1", saved_prompts=0) is None
 
 
 @pytest.mark.parametrize(
