@@ -230,7 +230,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.restarts_left and not self.reference.bad_file)
     @rule(how=st.sampled_from(["restart", "crash"]))
     def come_back(self, how):
-        """Nothing is lost by it, but for the last requests in the count."""
+        """Nothing that is configured is lost by it, but for the last requests in the count."""
         self.restarts_left -= 1
         if how == "crash":
             self.daemon.kill()
@@ -243,6 +243,10 @@ class Machine(RuleBasedStateMachine):
         else:
             done = self.daemon.ctl("restart")
             assert done.returncode == 0, done.stderr
+        if not self.reference.known("c"):
+            # Who is not in the configuration at that moment is forgotten.
+            self.reference.counts["c"] = dict.fromkeys(self.reference.counts["c"], 0)
+            self.reference.pinned.discard("c")
 
     # --- looking
 
