@@ -16,6 +16,10 @@ DEFAULT_PROMPT_CACHE_BYTES: Final = 2 * 2**30
 """For earlier prompts, where the profile has no `prompt_cache`."""
 
 
+_FOR_THE_NEXT: Final = frozenset({"saved_prompts_dir", "token_bytes"})
+"""Options of prompts that outlive a host."""
+
+
 class Installed(Struct, frozen=True):
     """Which engines this machine has."""
 
@@ -108,7 +112,13 @@ def fingerprint_of(content: Mapping[str, Any], stamps: tuple[Stamp, ...] = ()) -
 
 
 def launch_content(launch: Launch) -> dict[str, Any]:
-    """What of *launch* a resident would have to be reloaded for: all but the patience."""
+    """What of *launch* a resident would have to be reloaded for.
+
+    All but the patience, and what becomes of its prompts once it is gone.
+    """
     content = launch.to_wire()
     del content["load_timeout_s"]
+    content["options"] = {
+        name: value for name, value in launch.options.items() if name not in _FOR_THE_NEXT
+    }
     return content

@@ -25,7 +25,7 @@ from llmd.hosts.saved_prompts import MIN_TOKENS, Allowance, forget, newest_first
 
 _TOKENS, _TRIMMABLE = "tokens", "trimmable"
 _MOST: Final = 64
-"""Files that are looked at: as many milliseconds or more, once, where prompts are long."""
+"""Files that are looked at, the newest; once, by whoever comes first with a long prompt."""
 
 log = logging.getLogger("llmd.host")
 

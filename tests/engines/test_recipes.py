@@ -177,6 +177,12 @@ def test_prompts_outlive_a_host_where_there_is_a_place_for_them(profile):
     assert "saved_prompts_dir" not in recipe_for(profile, MATERIALS).launch.options
 
 
+@pytest.mark.parametrize("profile", [mlx(), llama(runner="xllamacpp")])
+def test_resident_need_not_be_reloaded_for_what_becomes_of_its_prompts(profile):
+    given = materials(saved_prompts_dir=Path("/cache/m"), token_bytes=9)
+    assert recipe_for(profile, given).fingerprint == recipe_for(profile, MATERIALS).fingerprint
+
+
 @pytest.mark.parametrize(
     "profile",
     [

@@ -205,8 +205,6 @@ async def test_server_that_ends_over_a_file_is_not_ready_and_ends_over_it_once(h
 
 async def test_directory_that_cannot_be_made_is_no_failure(start, short_dir):
     (short_dir / "prompts").write_text("in the way")
-    if start.kind == "exec":
-        return  # its server would not start without
     host = await start()
     ask(host, PROMPT)
     assert await host.save(**WHOLE) == (0, 0)
